@@ -1,0 +1,13 @@
+//! kiln builds software from source in sealed sandboxes, keeps every result in a
+//! content-addressed store, and projects closures of that store into OCI images.
+//!
+//! ```text
+//! derivation file -> derivation -> action -> sandboxed build -> store object -> closure -> image -> proof
+//! ```
+//!
+//! Each arrow is a module below, each noun a type, and data flows left to right: a module
+//! imports only modules above it in this list, and a pure one only pure ones (a test holds
+//! this).
+
+pub mod hash;
+pub mod listing;

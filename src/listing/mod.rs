@@ -1,0 +1,343 @@
+//! A file tree as data: what stands at each path, sorted, with its digest.
+//!
+//! In: entries, or the `Directory` messages of a tree. Out: a [`Listing`], the messages,
+//! and the tree's digest. A listing always holds the parent directory of each entry, and
+//! iterates in the order of a sorted walk. This stage is pure; `tree` makes listings from
+//! disks, `image` and `policy` read them.
+
+use std::collections::BTreeMap;
+
+use crate::hash::directory::{Directory, DirectoryError, DirectoryNode, Encoded, FileNode};
+use crate::hash::path::{MAX_DEPTH, PathError};
+use crate::hash::{BlobDigest, RelPath, TreeDigest};
+
+/// What stands at one path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    /// A regular file.
+    File {
+        /// BLAKE3 of the content.
+        digest: BlobDigest,
+        /// Length of the content.
+        size_bytes: u64,
+        /// Whether it may be executed.
+        executable: bool,
+    },
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink {
+        /// Where it points, as it stands in the link.
+        target: String,
+    },
+}
+
+/// Entries that are not a tree.
+#[derive(Debug, thiserror::Error)]
+pub enum ListingError {
+    /// A path below something that is not a directory.
+    #[error("`{path}` stands below `{parent}`, which is not a directory")]
+    NotDirectory {
+        /// The entry.
+        path: RelPath,
+        /// Its parent.
+        parent: RelPath,
+    },
+    /// A directory message that the tree needs is not there.
+    #[error("the directory `{path}` (`{digest}`) is missing")]
+    Missing {
+        /// Where in the tree; empty at the root.
+        path: String,
+        /// The digest of the missing message.
+        digest: TreeDigest,
+    },
+    /// A directory message that is not canonical, or whose digest is another.
+    #[error("the directory `{path}` is damaged")]
+    Damaged {
+        /// Where in the tree; empty at the root.
+        path: String,
+        /// Why.
+        source: DirectoryError,
+    },
+    /// The tree is nested too deeply or has an impossible name.
+    #[error("the tree has an entry that no listing can hold")]
+    Path(#[from] PathError),
+}
+
+/// A file tree, sorted, with every parent directory present.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Listing {
+    entries: BTreeMap<RelPath, Entry>,
+}
+
+impl Listing {
+    /// Builds a listing from entries in any order.
+    ///
+    /// # Errors
+    /// [`ListingError::NotDirectory`] when the parent of an entry is absent or is not a
+    /// directory.
+    pub fn new(entries: BTreeMap<RelPath, Entry>) -> Result<Self, ListingError> {
+        for path in entries.keys() {
+            if let Some(parent) = path.parent()
+                && !matches!(entries.get(&parent), Some(Entry::Directory))
+            {
+                return Err(ListingError::NotDirectory {
+                    path: path.clone(),
+                    parent,
+                });
+            }
+        }
+        Ok(Self { entries })
+    }
+
+    /// Returns what stands at a path.
+    pub fn get(&self, path: &RelPath) -> Option<&Entry> {
+        self.entries.get(path)
+    }
+
+    /// Iterates in the order of a sorted walk: a directory before what it holds.
+    pub fn iter(&self) -> impl Iterator<Item = (&RelPath, &Entry)> {
+        self.entries.iter()
+    }
+
+    /// Returns the number of entries.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Returns whether there is no entry at all.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Returns the sum of all files' lengths, in bytes.
+    pub fn size_bytes(&self) -> u64 {
+        self.entries
+            .values()
+            .map(|entry| match entry {
+                Entry::File { size_bytes, .. } => *size_bytes,
+                Entry::Directory | Entry::Symlink { .. } => 0,
+            })
+            .sum()
+    }
+
+    /// Encodes the tree: every directory's message by digest, and the root's.
+    pub fn encode(&self) -> EncodedTree {
+        let mut open: Vec<(Option<RelPath>, Directory)> = vec![(None, Directory::default())];
+        let mut messages = BTreeMap::new();
+        for (path, entry) in &self.entries {
+            let parent = path.parent();
+            while open.last().is_some_and(|(at, _)| *at != parent) {
+                close(&mut open, &mut messages);
+            }
+            let name = path.file_name().to_owned();
+            match entry {
+                Entry::Directory => open.push((Some(path.clone()), Directory::default())),
+                Entry::File {
+                    digest,
+                    size_bytes,
+                    executable,
+                } => {
+                    let node = FileNode {
+                        digest: *digest,
+                        size_bytes: *size_bytes,
+                        executable: *executable,
+                    };
+                    if let Some((_, directory)) = open.last_mut() {
+                        directory.files.insert(name, node);
+                    }
+                }
+                Entry::Symlink { target } => {
+                    if let Some((_, directory)) = open.last_mut() {
+                        directory.symlinks.insert(name, target.clone());
+                    }
+                }
+            }
+        }
+        while open.len() > 1 {
+            close(&mut open, &mut messages);
+        }
+        let root = open
+            .pop()
+            .map(|(_, directory)| directory)
+            .unwrap_or_default()
+            .encode();
+        let node = root.node();
+        messages.insert(root.digest, root.bytes);
+        EncodedTree {
+            root: node,
+            messages,
+        }
+    }
+
+    /// Returns the digest of the tree.
+    pub fn digest(&self) -> TreeDigest {
+        self.encode().root.digest
+    }
+
+    /// Reads a tree from its `Directory` messages.
+    ///
+    /// `lookup` returns the message of a digest; each is checked against that digest.
+    ///
+    /// # Errors
+    /// [`ListingError`] when a message is missing or damaged, or the tree too deep; the
+    /// lookup's own error passes through.
+    pub fn decode<E: From<ListingError>>(
+        root: TreeDigest,
+        mut lookup: impl FnMut(TreeDigest) -> Result<Option<Vec<u8>>, E>,
+    ) -> Result<Self, E> {
+        let mut entries = BTreeMap::new();
+        let mut pending: Vec<(Option<RelPath>, TreeDigest)> = vec![(None, root)];
+        while let Some((at, digest)) = pending.pop() {
+            let shown = || at.as_ref().map(RelPath::to_string).unwrap_or_default();
+            if at
+                .as_ref()
+                .is_some_and(|path| path.components().count() > MAX_DEPTH)
+            {
+                return Err(ListingError::Path(PathError::NotRelative {
+                    path: shown(),
+                    reason: "it is nested more than 64 deep",
+                })
+                .into());
+            }
+            let bytes = lookup(digest)?.ok_or_else(|| ListingError::Missing {
+                path: shown(),
+                digest,
+            })?;
+            let directory = Directory::decode(&bytes).map_err(|source| ListingError::Damaged {
+                path: shown(),
+                source,
+            })?;
+            if directory.encode().digest != digest {
+                let source = DirectoryError::NotCanonical;
+                return Err(ListingError::Damaged {
+                    path: shown(),
+                    source,
+                }
+                .into());
+            }
+            let child = |name: &str| -> Result<RelPath, ListingError> {
+                Ok(match &at {
+                    None => name.parse()?,
+                    Some(parent) => parent.join(name)?,
+                })
+            };
+            for (name, node) in &directory.files {
+                let FileNode {
+                    digest,
+                    size_bytes,
+                    executable,
+                } = *node;
+                entries.insert(
+                    child(name)?,
+                    Entry::File {
+                        digest,
+                        size_bytes,
+                        executable,
+                    },
+                );
+            }
+            for (name, target) in &directory.symlinks {
+                entries.insert(
+                    child(name)?,
+                    Entry::Symlink {
+                        target: target.clone(),
+                    },
+                );
+            }
+            for (name, node) in &directory.directories {
+                let path = child(name)?;
+                entries.insert(path.clone(), Entry::Directory);
+                pending.push((Some(path), node.digest));
+            }
+        }
+        Ok(Self { entries })
+    }
+}
+
+/// A tree's `Directory` messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EncodedTree {
+    /// The root's digest and encoded length.
+    pub root: DirectoryNode,
+    /// Every distinct directory of the tree, the root's included, by digest.
+    pub messages: BTreeMap<TreeDigest, Vec<u8>>,
+}
+
+/// Encodes the innermost open directory and enters it into its parent.
+fn close(
+    open: &mut Vec<(Option<RelPath>, Directory)>,
+    messages: &mut BTreeMap<TreeDigest, Vec<u8>>,
+) {
+    if let Some((Some(path), directory)) = open.pop() {
+        let encoded: Encoded = directory.encode();
+        let node = encoded.node();
+        messages.insert(encoded.digest, encoded.bytes);
+        if let Some((_, parent)) = open.last_mut() {
+            parent.directories.insert(path.file_name().to_owned(), node);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(content: &str) -> Entry {
+        Entry::File {
+            digest: BlobDigest::of(content.as_bytes()),
+            size_bytes: content.len() as u64,
+            executable: false,
+        }
+    }
+
+    fn listing(entries: &[(&str, Entry)]) -> Listing {
+        let entries = entries
+            .iter()
+            .map(|(path, entry)| (path.parse().unwrap(), entry.clone()))
+            .collect();
+        Listing::new(entries).unwrap()
+    }
+
+    #[test]
+    fn encodes_and_decodes() {
+        let tree = listing(&[
+            ("a", Entry::Directory),
+            ("a/b", Entry::Directory),
+            ("a/b/c", file("c")),
+            ("a/z", file("z")),
+            (
+                "a.b",
+                Entry::Symlink {
+                    target: "a/b".to_owned(),
+                },
+            ),
+            ("empty", Entry::Directory),
+        ]);
+        let encoded = tree.encode();
+        let back = Listing::decode::<ListingError>(encoded.root.digest, |digest| {
+            Ok(encoded.messages.get(&digest).cloned())
+        });
+        assert_eq!(back.unwrap(), tree);
+        assert_eq!(tree.size_bytes(), 2);
+    }
+
+    #[test]
+    fn an_entry_needs_its_parent() {
+        let orphan = BTreeMap::from([("a/b".parse().unwrap(), file("x"))]);
+        assert!(matches!(
+            Listing::new(orphan),
+            Err(ListingError::NotDirectory { .. })
+        ));
+    }
+
+    #[test]
+    fn a_missing_message_is_named() {
+        let tree = listing(&[("a", Entry::Directory), ("a/b", file("x"))]);
+        let encoded = tree.encode();
+        let result = Listing::decode::<ListingError>(encoded.root.digest, |digest| {
+            Ok((digest == encoded.root.digest).then(|| encoded.messages[&digest].clone()))
+        });
+        assert!(matches!(result, Err(ListingError::Missing { path, .. }) if path == "a"));
+    }
+}
