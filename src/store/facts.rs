@@ -1,0 +1,378 @@
+//! Actions, realisations, builds and proofs.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rusqlite::{OptionalExtension, params};
+
+use super::{Store, StoreError};
+use crate::hash::{ActionDigest, ObjectName, OutputName, StorePath};
+
+/// How an object came to be the output of an action.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// A sandboxed build made it.
+    Built,
+    /// It was downloaded and its hash was the declared one.
+    Fetched,
+    /// kiln itself unpacked or merged it from other objects.
+    Unpacked,
+}
+
+impl Origin {
+    /// Returns the word that the database and `--json` use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Built => "built",
+            Self::Fetched => "fetched",
+            Self::Unpacked => "unpacked",
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self, StoreError> {
+        match text {
+            "built" => Ok(Self::Built),
+            "fetched" => Ok(Self::Fetched),
+            "unpacked" => Ok(Self::Unpacked),
+            other => Err(StoreError::Malformed {
+                what: "origin",
+                value: other.to_owned(),
+            }),
+        }
+    }
+}
+
+/// One run of a build or test.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuildRecord {
+    /// The action that ran.
+    pub action: ActionDigest,
+    /// When it started.
+    pub started: SystemTime,
+    /// How long it took.
+    pub wall: Duration,
+    /// Processor time of all its processes.
+    pub cpu: Duration,
+    /// Largest resident size of one process, in bytes.
+    pub peak_memory_bytes: u64,
+    /// `succeeded`, or what ended it, in words.
+    pub outcome: String,
+    /// The log's file below `logs/`, if anything was logged.
+    pub log: Option<String>,
+}
+
+/// The answer of a proof.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Every rebuild gave the same bytes.
+    Reproducible,
+    /// A rebuild gave other bytes.
+    Different,
+}
+
+impl Verdict {
+    /// Returns the word that the database and `--json` use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Reproducible => "reproducible",
+            Self::Different => "different",
+        }
+    }
+}
+
+/// The record of rebuilding one action.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProofRecord {
+    /// The action that was rebuilt.
+    pub action: ActionDigest,
+    /// How often, the first build not counted.
+    pub rebuilds: u32,
+    /// What was varied, in a fixed order, separated by commas.
+    pub variations: String,
+    /// The answer.
+    pub verdict: Verdict,
+    /// The first difference, in words.
+    pub difference: Option<String>,
+}
+
+/// Returns the current time in whole seconds; it is recorded, never hashed.
+pub(super) fn now() -> i64 {
+    seconds(SystemTime::now())
+}
+
+fn seconds(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn unmillis(value: i64) -> Duration {
+    Duration::from_millis(u64::try_from(value).unwrap_or(0))
+}
+
+impl Store {
+    /// Records an action's canonical JSON.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn record_action(
+        &self,
+        digest: ActionDigest,
+        name: &ObjectName,
+        json: &[u8],
+    ) -> Result<(), StoreError> {
+        self.with_database(|connection| {
+            connection
+                .prepare_cached(
+                    "INSERT OR IGNORE INTO actions (digest, name, json) VALUES (?1, ?2, ?3)",
+                )
+                .and_then(|mut statement| {
+                    statement.execute(params![digest.as_bytes(), name.as_str(), json])
+                })
+                .map(|_| ())
+                .map_err(|source| self.failed(source))
+        })
+    }
+
+    /// Returns an action's canonical JSON.
+    ///
+    /// # Errors
+    /// [`StoreError::UnknownAction`] or [`StoreError::Database`].
+    pub fn action_json(&self, digest: ActionDigest) -> Result<Vec<u8>, StoreError> {
+        self.with_database(|connection| {
+            connection
+                .query_row(
+                    "SELECT json FROM actions WHERE digest = ?1",
+                    [digest.as_bytes()],
+                    |row| row.get(0),
+                )
+                .optional()
+                .map_err(|source| self.failed(source))
+        })?
+        .ok_or(StoreError::UnknownAction(digest))
+    }
+
+    /// Records what an action produced. What was recorded before stays.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], also when an object is not in the store.
+    pub fn record_realisation(
+        &self,
+        action: ActionDigest,
+        outputs: &BTreeMap<OutputName, StorePath>,
+        origin: Origin,
+    ) -> Result<(), StoreError> {
+        self.with_database(|connection| {
+            let record = |connection: &mut rusqlite::Connection| {
+                let transaction = connection.transaction()?;
+                for (output, path) in outputs {
+                    transaction
+                        .prepare_cached(
+                            "INSERT INTO realisations (action, output, object, origin)
+                             VALUES (?1, ?2, (SELECT id FROM objects WHERE path = ?3), ?4)
+                             ON CONFLICT DO NOTHING",
+                        )?
+                        .execute(params![
+                            action.as_bytes(),
+                            output.as_str(),
+                            path.base_name(),
+                            origin.as_str()
+                        ])?;
+                }
+                transaction.commit()
+            };
+            record(connection).map_err(|source| self.failed(source))
+        })
+    }
+
+    /// Returns what an action produced, or `None` when it was never realised here.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`] or [`StoreError::Malformed`].
+    pub fn realisation(
+        &self,
+        action: ActionDigest,
+    ) -> Result<Option<(BTreeMap<OutputName, StorePath>, Origin)>, StoreError> {
+        let rows: Vec<(String, String, String)> = self.with_database(|connection| {
+            connection
+                .prepare_cached(
+                    "SELECT r.output, o.path, r.origin FROM realisations r
+                     JOIN objects o ON o.id = r.object WHERE r.action = ?1",
+                )
+                .and_then(|mut statement| {
+                    statement
+                        .query_map([action.as_bytes()], |row| {
+                            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+                        })?
+                        .collect()
+                })
+                .map_err(|source| self.failed(source))
+        })?;
+        let mut outputs = BTreeMap::new();
+        let mut origin = None;
+        for (output, path, word) in rows {
+            let output = output.parse().map_err(|_| StoreError::Malformed {
+                what: "output name",
+                value: output.clone(),
+            })?;
+            outputs.insert(output, StorePath::from_base_name(&path)?);
+            origin = Some(Origin::parse(&word)?);
+        }
+        Ok(origin.map(|origin| (outputs, origin)))
+    }
+
+    /// Returns the actions that produced an object, with the output's name and origin.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`] or [`StoreError::Malformed`].
+    pub fn producers(
+        &self,
+        path: &StorePath,
+    ) -> Result<Vec<(ActionDigest, OutputName, Origin)>, StoreError> {
+        let rows: Vec<([u8; 32], String, String)> = self.with_database(|connection| {
+            connection
+                .prepare_cached(
+                    "SELECT r.action, r.output, r.origin FROM realisations r
+                     JOIN objects o ON o.id = r.object WHERE o.path = ?1
+                     ORDER BY r.action, r.output",
+                )
+                .and_then(|mut statement| {
+                    statement
+                        .query_map([path.base_name()], |row| {
+                            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+                        })?
+                        .collect()
+                })
+                .map_err(|source| self.failed(source))
+        })?;
+        rows.into_iter()
+            .map(|(action, output, origin)| {
+                let output = output.parse().map_err(|_| StoreError::Malformed {
+                    what: "output name",
+                    value: output.clone(),
+                })?;
+                Ok((
+                    ActionDigest::from_bytes(action),
+                    output,
+                    Origin::parse(&origin)?,
+                ))
+            })
+            .collect()
+    }
+
+    /// Records one run of a build or test.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn record_build(&self, build: &BuildRecord) -> Result<(), StoreError> {
+        self.with_database(|connection| {
+            connection
+                .execute(
+                    "INSERT INTO builds (action, started_at, wall_ms, cpu_ms, peak_memory_bytes, outcome, log)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                    params![
+                        build.action.as_bytes(),
+                        seconds(build.started),
+                        millis(build.wall),
+                        millis(build.cpu),
+                        i64::try_from(build.peak_memory_bytes).unwrap_or(i64::MAX),
+                        build.outcome,
+                        build.log
+                    ],
+                )
+                .map(|_| ())
+                .map_err(|source| self.failed(source))
+        })
+    }
+
+    /// Returns the runs of an action, newest first.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn builds(&self, action: ActionDigest) -> Result<Vec<BuildRecord>, StoreError> {
+        self.with_database(|connection| {
+            connection
+                .prepare_cached(
+                    "SELECT started_at, wall_ms, cpu_ms, peak_memory_bytes, outcome, log FROM builds
+                     WHERE action = ?1 ORDER BY id DESC",
+                )
+                .and_then(|mut statement| {
+                    statement
+                        .query_map([action.as_bytes()], |row| {
+                            let started: i64 = row.get(0)?;
+                            let memory: i64 = row.get(3)?;
+                            Ok(BuildRecord {
+                                action,
+                                started: UNIX_EPOCH
+                                    + Duration::from_secs(u64::try_from(started).unwrap_or(0)),
+                                wall: unmillis(row.get(1)?),
+                                cpu: unmillis(row.get(2)?),
+                                peak_memory_bytes: u64::try_from(memory).unwrap_or(0),
+                                outcome: row.get(4)?,
+                                log: row.get(5)?,
+                            })
+                        })?
+                        .collect()
+                })
+                .map_err(|source| self.failed(source))
+        })
+    }
+
+    /// Records the verdict of rebuilding an action.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn record_proof(&self, proof: &ProofRecord) -> Result<(), StoreError> {
+        self.with_database(|connection| {
+            connection
+                .execute(
+                    "INSERT INTO proofs (action, proved_at, rebuilds, variations, verdict, difference)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                    params![
+                        proof.action.as_bytes(),
+                        now(),
+                        proof.rebuilds,
+                        proof.variations,
+                        proof.verdict.as_str(),
+                        proof.difference
+                    ],
+                )
+                .map(|_| ())
+                .map_err(|source| self.failed(source))
+        })
+    }
+
+    /// Returns the newest proof of an action.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn proof(&self, action: ActionDigest) -> Result<Option<ProofRecord>, StoreError> {
+        self.with_database(|connection| {
+            connection
+                .query_row(
+                    "SELECT rebuilds, variations, verdict, difference FROM proofs
+                     WHERE action = ?1 ORDER BY id DESC LIMIT 1",
+                    [action.as_bytes()],
+                    |row| {
+                        let verdict: String = row.get(2)?;
+                        Ok(ProofRecord {
+                            action,
+                            rebuilds: row.get(0)?,
+                            variations: row.get(1)?,
+                            verdict: if verdict == "reproducible" {
+                                Verdict::Reproducible
+                            } else {
+                                Verdict::Different
+                            },
+                            difference: row.get(3)?,
+                        })
+                    },
+                )
+                .optional()
+                .map_err(|source| self.failed(source))
+        })
+    }
+}

@@ -1,0 +1,234 @@
+//! The store: immutable objects on disk, and a database of facts about them.
+//!
+//! In: sealed-to-be trees with the references they may hold, and facts (actions,
+//! realisations, builds, proofs). Out: store paths, listings, references, facts.
+//! What always holds: an object is moved into place whole and only then recorded, so a
+//! row always has its object; a tree without a row is unfinished work and is replaced.
+//! All SQL of kiln is in this folder; all of its schema is in `store-schema/`.
+//!
+//! ```text
+//! <store>/
+//!   store/<digest>-<name>/   the objects: files 0444 or 0555, directories 0555, times 1
+//!   blobs/<2>/<digest>[x]    one inode for each distinct file; objects link to it
+//!   kiln.db                  SQLite: the facts
+//!   logs/<2>/<action>-<n>.zst
+//!   downloads/<sha256>       fetched bytes, also those whose hash was not the wanted one
+//!   images/                  layer cache and image layouts
+//!   locks/                   one file for each action that is being realised
+//!   tmp/<random>/            work in progress, private; removed when its owner is gone
+//! ```
+
+pub mod add;
+mod database;
+pub mod facts;
+pub mod lock;
+mod objects;
+mod scratch;
+pub mod verify;
+
+pub use add::{Addition, ObjectPlan};
+pub use facts::{BuildRecord, Origin, ProofRecord, Verdict};
+pub use lock::ActionLock;
+pub use objects::{ObjectInfo, Reference};
+pub use scratch::Scratch;
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use rusqlite::Connection;
+
+use crate::hash::directory::DirectoryError;
+use crate::hash::{ActionDigest, PathError, StorePath};
+use crate::listing::ListingError;
+use crate::tree::TreeError;
+
+/// What the store cannot do.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A file or directory of the store.
+    #[error("cannot {operation} `{}`", path.display())]
+    Access {
+        /// What was tried, as a verb.
+        operation: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A tree that is to become an object, or one that is.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// The database refused.
+    #[error("the store's database `{}` failed", path.display())]
+    Database {
+        /// The database file.
+        path: PathBuf,
+        /// Why.
+        source: rusqlite::Error,
+    },
+    /// The database was written by a newer kiln.
+    #[error("the store `{}` has schema {found}, this kiln knows schemas up to {known}", path.display())]
+    Newer {
+        /// The store's directory.
+        path: PathBuf,
+        /// The schema found.
+        found: u32,
+        /// The newest schema known.
+        known: u32,
+    },
+    /// A row that cannot have been written by kiln.
+    #[error("the store's database holds a malformed {what}: `{value}`")]
+    Malformed {
+        /// What kind of value.
+        what: &'static str,
+        /// The value.
+        value: String,
+    },
+    /// An object that is not in the store.
+    #[error("`{0}` is not in the store")]
+    Unknown(StorePath),
+    /// An action that is not in the store.
+    #[error("no action `{0}` is in the store")]
+    UnknownAction(ActionDigest),
+    /// A listing in the database is damaged.
+    #[error("the listing of `{path}` is damaged")]
+    Listing {
+        /// The object.
+        path: StorePath,
+        /// Why.
+        source: ListingError,
+    },
+    /// Two outputs name each other, so neither can be hashed first.
+    #[error("the outputs {} name each other; an output's digest cannot depend on itself", .0.join(" and "))]
+    OutputCycle(Vec<String>),
+}
+
+impl From<PathError> for StoreError {
+    fn from(source: PathError) -> Self {
+        Self::Malformed {
+            what: "path",
+            value: source.to_string(),
+        }
+    }
+}
+
+impl From<DirectoryError> for StoreError {
+    fn from(source: DirectoryError) -> Self {
+        Self::Malformed {
+            what: "directory message",
+            value: source.to_string(),
+        }
+    }
+}
+
+impl StoreError {
+    /// Returns whether the cause is a full disk or quota.
+    pub fn is_disk_full(&self) -> bool {
+        match self {
+            Self::Access { source, .. } => matches!(
+                source.kind(),
+                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
+            ),
+            Self::Tree(error) => error.is_disk_full(),
+            Self::Database { source, .. } => {
+                source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// An open store. Any number of processes may have one open at once.
+#[derive(Debug)]
+pub struct Store {
+    root: PathBuf,
+    database: Mutex<Connection>,
+}
+
+impl Store {
+    /// Opens the store in a directory, creating what is missing, migrating what is old and
+    /// removing what dead processes left behind.
+    ///
+    /// # Errors
+    /// [`StoreError::Access`] when the directory cannot be written,
+    /// [`StoreError::Newer`] when it belongs to a newer kiln.
+    pub fn open(root: &Path) -> Result<Self, StoreError> {
+        for directory in [
+            "store",
+            "blobs",
+            "logs",
+            "downloads",
+            "images",
+            "locks",
+            "tmp",
+        ] {
+            let path = root.join(directory);
+            let mut builder = std::fs::DirBuilder::new();
+            std::os::unix::fs::DirBuilderExt::mode(
+                &mut builder,
+                if directory == "tmp" { 0o700 } else { 0o755 },
+            );
+            builder
+                .recursive(true)
+                .create(&path)
+                .map_err(|source| StoreError::Access {
+                    operation: "create the store directory",
+                    path,
+                    source,
+                })?;
+        }
+        let database = database::open(root)?;
+        scratch::remove_abandoned(&root.join("tmp"))?;
+        Ok(Self {
+            root: root.to_owned(),
+            database: Mutex::new(database),
+        })
+    }
+
+    /// Returns the store's directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Returns where an object lies on this machine.
+    pub fn host_path(&self, path: &StorePath) -> PathBuf {
+        self.root.join("store").join(path.base_name())
+    }
+
+    /// Returns the directory of fetched files.
+    pub fn downloads(&self) -> PathBuf {
+        self.root.join("downloads")
+    }
+
+    /// Returns the directory of layers and image layouts.
+    pub fn images(&self) -> PathBuf {
+        self.root.join("images")
+    }
+
+    /// Makes a private directory on the store's file system, removed when dropped.
+    ///
+    /// # Errors
+    /// [`StoreError::Access`] when it cannot be created.
+    pub fn scratch(&self) -> Result<Scratch, StoreError> {
+        Scratch::create(&self.root.join("tmp"))
+    }
+
+    fn with_database<T>(
+        &self,
+        run: impl FnOnce(&mut Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        // A panic elsewhere cannot leave a transaction half done: SQLite rolls it back.
+        let mut connection = self
+            .database
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        run(&mut connection)
+    }
+
+    fn failed(&self, source: rusqlite::Error) -> StoreError {
+        StoreError::Database {
+            path: database::path(&self.root),
+            source,
+        }
+    }
+}

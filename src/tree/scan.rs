@@ -1,0 +1,313 @@
+//! One pass over a tree's bytes: BLAKE3 digests and references together.
+
+use std::collections::BTreeMap;
+use std::ffi::CStr;
+use std::fs::File;
+use std::io::Read;
+
+use rayon::prelude::*;
+use rustix::fs::{AtFlags, Dir, FileType, OFlags, readlinkat, statat};
+
+use super::references::{Scanner, Wanted};
+use super::{TreeError, TreeRoot};
+use crate::hash::directory::MAX_TARGET;
+use crate::hash::{BlobDigest, RelPath, StorePath};
+use crate::listing::{Entry, Listing};
+
+/// Bytes read at once; files of this size and more are hashed on several threads.
+const BLOCK: usize = 1 << 20;
+
+/// Most that is decompressed of one gzip file while looking for hidden references.
+const MAX_DECOMPRESSED: u64 = 256 << 20;
+
+/// A store path found in a tree.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Hit {
+    /// The file or symbolic link that contains it.
+    pub file: RelPath,
+    /// Offset of the digest's first character in the file or the link's target.
+    pub offset: u64,
+    /// What is named.
+    pub target: StorePath,
+}
+
+/// What a tree holds.
+#[derive(Debug, Clone, Default)]
+pub struct Scan {
+    /// Every entry with its digest.
+    pub listing: Listing,
+    /// For each file and candidate, the first place where it is named; sorted.
+    pub references: Vec<Hit>,
+    /// Every place where a scratch path is named; sorted.
+    pub scratch: Vec<Hit>,
+}
+
+#[derive(Debug)]
+enum Found {
+    File { size_bytes: u64, executable: bool },
+    Directory,
+    Symlink(String),
+}
+
+/// Walks, hashes and searches a tree, in parallel over files.
+///
+/// # Errors
+/// [`TreeError`] for whatever an object cannot hold, and when reading fails.
+pub fn scan(root: &TreeRoot, wanted: &Wanted) -> Result<Scan, TreeError> {
+    let found = walk(root)?;
+    let scanned: Vec<(RelPath, Entry, Vec<(Hit, bool)>)> = found
+        .into_par_iter()
+        .map(|(path, found)| scan_entry(root, path, found, wanted))
+        .collect::<Result<_, _>>()?;
+    let mut entries = BTreeMap::new();
+    let mut result = Scan::default();
+    for (path, entry, hits) in scanned {
+        for (hit, is_scratch) in hits {
+            if is_scratch {
+                &mut result.scratch
+            } else {
+                &mut result.references
+            }
+            .push(hit);
+        }
+        entries.insert(path, entry);
+    }
+    result.references.sort();
+    result.scratch.sort();
+    result.listing = Listing::new(entries)?;
+    Ok(result)
+}
+
+/// Returns the listing of a tree that is not searched for references.
+///
+/// # Errors
+/// As [`scan`].
+pub fn list(root: &TreeRoot) -> Result<Listing, TreeError> {
+    scan(root, &Wanted::default()).map(|scan| scan.listing)
+}
+
+fn walk(root: &TreeRoot) -> Result<Vec<(RelPath, Found)>, TreeError> {
+    let mut result = Vec::new();
+    let mut pending: Vec<Option<RelPath>> = vec![None];
+    while let Some(at) = pending.pop() {
+        let failed = |operation, errno: rustix::io::Errno| TreeError::Access {
+            operation,
+            path: at
+                .as_ref()
+                .map_or_else(|| root.path().to_owned(), |path| root.shown(path)),
+            source: errno.into(),
+        };
+        let opened = match &at {
+            Some(path) => Some(root.open_beneath(path, OFlags::RDONLY | OFlags::DIRECTORY)?),
+            None => None,
+        };
+        let directory = match &opened {
+            Some(fd) => Dir::read_from(fd),
+            None => Dir::read_from(root.fd()),
+        };
+        for entry in directory.map_err(|errno| failed("read the directory", errno))? {
+            let entry = entry.map_err(|errno| failed("read the directory", errno))?;
+            let name = entry.file_name();
+            if name == c"." || name == c".." {
+                continue;
+            }
+            let path = child(at.as_ref(), name)?;
+            let found = match &opened {
+                Some(fd) => inspect(root, fd, name, &path)?,
+                None => inspect(root, root.fd(), name, &path)?,
+            };
+            if matches!(found, Found::Directory) {
+                pending.push(Some(path.clone()));
+            }
+            result.push((path, found));
+        }
+    }
+    Ok(result)
+}
+
+fn child(parent: Option<&RelPath>, name: &CStr) -> Result<RelPath, TreeError> {
+    let name = name.to_str().map_err(|_| TreeError::NotUtf8 {
+        shown: match parent {
+            Some(parent) => format!("{parent}/{}", name.to_string_lossy()),
+            None => name.to_string_lossy().into_owned(),
+        },
+    })?;
+    Ok(match parent {
+        Some(parent) => parent.join(name)?,
+        None => name.parse()?,
+    })
+}
+
+fn inspect(
+    root: &TreeRoot,
+    directory: impl std::os::fd::AsFd,
+    name: &CStr,
+    path: &RelPath,
+) -> Result<Found, TreeError> {
+    let stat = statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(|errno| root.failed("examine", path, errno))?;
+    let refuse = |kind| {
+        Err(TreeError::Kind {
+            path: path.to_string(),
+            kind,
+        })
+    };
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => Ok(Found::File {
+            size_bytes: u64::try_from(stat.st_size).unwrap_or(0),
+            executable: stat.st_mode & 0o111 != 0,
+        }),
+        FileType::Directory => Ok(Found::Directory),
+        FileType::Symlink => {
+            let target = readlinkat(&directory, name, Vec::new())
+                .map_err(|errno| root.failed("read the link", path, errno))?;
+            let target = target
+                .into_string()
+                .ok()
+                .filter(|target| !target.is_empty() && target.len() <= MAX_TARGET)
+                .ok_or_else(|| TreeError::TargetNotUtf8 {
+                    path: path.to_string(),
+                })?;
+            Ok(Found::Symlink(target))
+        }
+        FileType::Socket => refuse("socket"),
+        FileType::Fifo => refuse("FIFO"),
+        FileType::CharacterDevice => refuse("character device"),
+        FileType::BlockDevice => refuse("block device"),
+        FileType::Unknown => refuse("file of unknown type"),
+    }
+}
+
+fn scan_entry(
+    root: &TreeRoot,
+    path: RelPath,
+    found: Found,
+    wanted: &Wanted,
+) -> Result<(RelPath, Entry, Vec<(Hit, bool)>), TreeError> {
+    let mut hits = Vec::new();
+    let named = path.file_name().as_bytes();
+    Scanner::new(wanted).feed(named, |_, _, is_scratch| {
+        if is_scratch {
+            hits.push(());
+        }
+    });
+    if !hits.is_empty() {
+        return Err(TreeError::ScratchInName {
+            path: path.to_string(),
+        });
+    }
+    let mut hits = Vec::new();
+    let mut record = |target: &StorePath, offset, is_scratch| {
+        hits.push((
+            Hit {
+                file: path.clone(),
+                offset,
+                target: target.clone(),
+            },
+            is_scratch,
+        ));
+    };
+    let entry = match found {
+        Found::Directory => Entry::Directory,
+        Found::Symlink(target) => {
+            Scanner::new(wanted).feed(target.as_bytes(), &mut record);
+            Entry::Symlink { target }
+        }
+        Found::File {
+            size_bytes,
+            executable,
+        } => {
+            let mut file = root.open_file(&path)?;
+            let failed = |source| TreeError::Access {
+                operation: "read",
+                path: root.shown(&path),
+                source,
+            };
+            let (digest, read, gzip) =
+                hash_file(&mut file, size_bytes, wanted, &mut record).map_err(failed)?;
+            if gzip && !wanted.is_empty() {
+                search_compressed(root, &path, wanted, &mut record)?;
+            }
+            Entry::File {
+                digest,
+                size_bytes: read,
+                executable,
+            }
+        }
+    };
+    Ok((path, entry, hits))
+}
+
+/// Hashes and searches one file in constant memory; returns its digest, its length as
+/// read, and whether it starts as gzip does.
+fn hash_file(
+    file: &mut File,
+    size_bytes: u64,
+    wanted: &Wanted,
+    record: &mut impl FnMut(&StorePath, u64, bool),
+) -> std::io::Result<(BlobDigest, u64, bool)> {
+    let mut hasher = blake3::Hasher::new();
+    let mut scanner = Scanner::new(wanted);
+    let room = usize::try_from(size_bytes.saturating_add(1))
+        .unwrap_or(BLOCK)
+        .clamp(64, BLOCK);
+    let mut block = vec![0; room];
+    let (mut total, mut gzip) = (0_u64, false);
+    loop {
+        let mut filled = 0;
+        while filled < block.len() {
+            match file.read(&mut block[filled..]) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let bytes = &block[..filled];
+        if total == 0 {
+            gzip = bytes.starts_with(&[0x1f, 0x8b, 8]);
+        }
+        if filled == BLOCK {
+            hasher.update_rayon(bytes);
+        } else {
+            hasher.update(bytes);
+        }
+        scanner.feed(bytes, &mut *record);
+        total += filled as u64;
+        if filled < block.len() {
+            let digest = BlobDigest::from_bytes(*hasher.finalize().as_bytes());
+            return Ok((digest, total, gzip));
+        }
+    }
+}
+
+/// Looks into a gzip file: a reference there counts, a scratch path cannot be rewritten.
+fn search_compressed(
+    root: &TreeRoot,
+    path: &RelPath,
+    wanted: &Wanted,
+    record: &mut impl FnMut(&StorePath, u64, bool),
+) -> Result<(), TreeError> {
+    let mut decoder =
+        flate2::read::MultiGzDecoder::new(root.open_file(path)?).take(MAX_DECOMPRESSED);
+    let mut scanner = Scanner::new(wanted);
+    let mut block = vec![0; BLOCK];
+    let mut named_scratch = false;
+    // Bytes that only look like gzip end the search early: they hide nothing from us that
+    // a program could unpack either.
+    while let Ok(count @ 1..) = decoder.read(&mut block) {
+        scanner.feed(&block[..count], |target, _, is_scratch| {
+            if is_scratch {
+                named_scratch = true;
+            } else {
+                record(target, 0, false);
+            }
+        });
+    }
+    if named_scratch {
+        return Err(TreeError::ScratchInCompressed {
+            path: path.to_string(),
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,220 @@
+//! Giving a tree the modes and times of an object, and rewriting paths in it.
+//!
+//! Files become 0444 or 0555 and directories 0555, everything has modification time 1.
+//! An inode is changed only through a descriptor that was opened beneath the tree's root,
+//! and only if no other name leads to it: a file with several links is copied first.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileExt, MetadataExt};
+
+use rustix::fs::{
+    AtFlags, Mode, OFlags, Timespec, Timestamps, fchmod, futimens, openat, renameat, symlinkat,
+    unlinkat, utimensat,
+};
+
+use super::references::DigestText;
+use super::{TreeError, TreeRoot};
+use crate::hash::digest::BASE32_LEN;
+use crate::hash::{BlobDigest, RelPath};
+use crate::listing::{Entry, Listing};
+
+/// Bytes to put at an offset of a file, or of a symbolic link's target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Patch {
+    /// Where the digest part begins.
+    pub offset: u64,
+    /// What it becomes.
+    pub text: DigestText,
+}
+
+const MTIME: Timespec = Timespec {
+    tv_sec: 1,
+    tv_nsec: 0,
+};
+
+const TIMES: Timestamps = Timestamps {
+    last_access: MTIME,
+    last_modification: MTIME,
+};
+
+/// Gives a file its final mode and time, after breaking hard links.
+///
+/// # Errors
+/// [`TreeError::Access`] with the system's reason.
+pub fn seal_file(root: &TreeRoot, path: &RelPath, executable: bool) -> Result<(), TreeError> {
+    let mut file = root.open_file(path)?;
+    let links = file
+        .metadata()
+        .map_err(|source| access(root, "examine", path, source))?
+        .nlink();
+    if links > 1 {
+        file = copy_apart(root, path, &mut file)?;
+    }
+    let mode = if executable { 0o555 } else { 0o444 };
+    fchmod(&file, Mode::from_raw_mode(mode)).map_err(|errno| root.failed("seal", path, errno))?;
+    futimens(&file, &TIMES).map_err(|errno| root.failed("seal", path, errno))
+}
+
+/// Gives a directory its final mode and time; call it after everything in it is sealed.
+///
+/// # Errors
+/// [`TreeError::Access`] with the system's reason.
+pub fn seal_directory(root: &TreeRoot, path: &RelPath) -> Result<(), TreeError> {
+    let fd = root.open_beneath(path, OFlags::RDONLY | OFlags::DIRECTORY)?;
+    fchmod(&fd, Mode::from_raw_mode(0o555)).map_err(|errno| root.failed("seal", path, errno))?;
+    futimens(&fd, &TIMES).map_err(|errno| root.failed("seal", path, errno))
+}
+
+/// Gives the tree's own directory its final mode and time. Moving a directory needs write
+/// permission on it, so this comes after the move.
+///
+/// # Errors
+/// [`TreeError::Access`] with the system's reason.
+pub fn seal_root(root: &TreeRoot) -> Result<(), TreeError> {
+    let failed = |errno: rustix::io::Errno| TreeError::Access {
+        operation: "seal",
+        path: root.path().to_owned(),
+        source: errno.into(),
+    };
+    fchmod(root.fd(), Mode::from_raw_mode(0o555)).map_err(failed)?;
+    futimens(root.fd(), &TIMES).map_err(failed)
+}
+
+/// Gives a symbolic link its final time.
+///
+/// # Errors
+/// [`TreeError::Access`] with the system's reason.
+pub fn seal_symlink(root: &TreeRoot, path: &RelPath) -> Result<(), TreeError> {
+    let parent = root.open_parent(path)?;
+    utimensat(&parent, path.file_name(), &TIMES, AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(|errno| root.failed("seal", path, errno))
+}
+
+/// Makes every directory of a tree writable by its owner, so that entries can be replaced.
+///
+/// # Errors
+/// [`TreeError::Access`] with the system's reason.
+pub fn unlock_directories(root: &TreeRoot, listing: &Listing) -> Result<(), TreeError> {
+    fchmod(root.fd(), Mode::RWXU).map_err(|errno| TreeError::Access {
+        operation: "open up",
+        path: root.path().to_owned(),
+        source: errno.into(),
+    })?;
+    for (path, entry) in listing.iter() {
+        if matches!(entry, Entry::Directory) {
+            let fd = root.open_beneath(path, OFlags::RDONLY | OFlags::DIRECTORY)?;
+            fchmod(&fd, Mode::RWXU).map_err(|errno| root.failed("open up", path, errno))?;
+        }
+    }
+    Ok(())
+}
+
+/// Returns the digest that a file would have with patches applied.
+///
+/// # Errors
+/// [`TreeError::Access`] when reading fails.
+pub fn patched_digest(
+    root: &TreeRoot,
+    path: &RelPath,
+    patches: &[Patch],
+) -> Result<BlobDigest, TreeError> {
+    let mut file = root.open_file(path)?;
+    let mut hasher = blake3::Hasher::new();
+    let mut block = vec![0; 1 << 20];
+    let mut at = 0_u64;
+    loop {
+        let count = file
+            .read(&mut block)
+            .map_err(|source| access(root, "read", path, source))?;
+        if count == 0 {
+            return Ok(BlobDigest::from_bytes(*hasher.finalize().as_bytes()));
+        }
+        apply_to_block(&mut block[..count], at, patches);
+        hasher.update(&block[..count]);
+        at += count as u64;
+    }
+}
+
+fn apply_to_block(block: &mut [u8], block_at: u64, patches: &[Patch]) {
+    let block_end = block_at + block.len() as u64;
+    for patch in patches {
+        let patch_end = patch.offset + BASE32_LEN as u64;
+        let (start, end) = (patch.offset.max(block_at), patch_end.min(block_end));
+        if start >= end {
+            continue;
+        }
+        let within = |at: u64, base: u64| usize::try_from(at - base).unwrap_or(usize::MAX);
+        let into = within(start, block_at)..within(end, block_at);
+        let from = within(start, patch.offset)..within(end, patch.offset);
+        if let (Some(into), Some(from)) = (block.get_mut(into), patch.text.get(from)) {
+            into.copy_from_slice(from);
+        }
+    }
+}
+
+/// Returns a symbolic link's target with patches applied.
+pub fn patched_target(target: &str, patches: &[Patch]) -> String {
+    let mut bytes = target.as_bytes().to_vec();
+    apply_to_block(&mut bytes, 0, patches);
+    String::from_utf8(bytes).expect("ASCII characters replace ASCII characters")
+}
+
+/// Applies patches to a file on disk.
+///
+/// # Errors
+/// [`TreeError::Access`] with the system's reason.
+pub fn patch_file(root: &TreeRoot, path: &RelPath, patches: &[Patch]) -> Result<(), TreeError> {
+    let reader = root.open_file(path)?;
+    fchmod(&reader, Mode::RUSR | Mode::WUSR)
+        .map_err(|errno| root.failed("open up", path, errno))?;
+    let file = File::from(root.open_beneath(path, OFlags::RDWR)?);
+    for patch in patches {
+        file.write_all_at(&patch.text, patch.offset)
+            .map_err(|source| access(root, "rewrite", path, source))?;
+    }
+    Ok(())
+}
+
+/// Replaces a symbolic link by one with another target.
+///
+/// # Errors
+/// [`TreeError::Access`] with the system's reason.
+pub fn replace_symlink(root: &TreeRoot, path: &RelPath, target: &str) -> Result<(), TreeError> {
+    let parent = root.open_parent(path)?;
+    unlinkat(&parent, path.file_name(), AtFlags::empty())
+        .and_then(|()| symlinkat(target, &parent, path.file_name()))
+        .map_err(|errno| root.failed("rewrite the link", path, errno))
+}
+
+/// Name of a copy that is about to replace a file. No tree may hold it already.
+const COPY_NAME: &str = ".kiln-copy";
+
+fn copy_apart(root: &TreeRoot, path: &RelPath, file: &mut File) -> Result<File, TreeError> {
+    let parent = root.open_parent(path)?;
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let copy = openat(parent.as_fd(), COPY_NAME, flags, Mode::RUSR | Mode::WUSR)
+        .map_err(|errno| root.failed("copy", path, errno))?;
+    let mut copy = File::from(copy);
+    file.seek(SeekFrom::Start(0))
+        .and_then(|_| std::io::copy(file, &mut copy))
+        .and_then(|_| copy.flush())
+        .map_err(|source| access(root, "copy", path, source))?;
+    renameat(&parent, COPY_NAME, &parent, path.file_name())
+        .map_err(|errno| root.failed("copy", path, errno))?;
+    Ok(copy)
+}
+
+fn access(
+    root: &TreeRoot,
+    operation: &'static str,
+    path: &RelPath,
+    source: std::io::Error,
+) -> TreeError {
+    TreeError::Access {
+        operation,
+        path: root.shown(path),
+        source,
+    }
+}
