@@ -9,9 +9,10 @@
 //! imports only modules above it in this list, and a pure one only pure ones (a test holds
 //! this).
 
-pub mod action;
-pub mod closure;
 pub mod hash;
 pub mod listing;
-pub mod store;
 pub mod tree;
+pub mod derivation;
+pub mod action;
+pub mod store;
+pub mod closure;

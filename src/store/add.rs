@@ -77,9 +77,10 @@ pub fn plan(
     );
     let mut scans = Vec::new();
     for addition in additions {
-        let root = TreeRoot::open(&addition.tree)?;
-        let scan = scan::scan(&root, &wanted)?;
-        scans.push((root, scan));
+        let scanned = TreeRoot::open(&addition.tree)
+            .and_then(|root| scan::scan(&root, &wanted).map(|scan| (root, scan)))
+            .map_err(|source| StoreError::Addition { name: addition.name.clone(), source })?;
+        scans.push(scanned);
     }
     let mut final_paths: BTreeMap<StorePath, StorePath> = BTreeMap::new();
     let mut plans: BTreeMap<usize, ObjectPlan> = BTreeMap::new();

@@ -38,7 +38,7 @@ use std::sync::Mutex;
 use rusqlite::Connection;
 
 use crate::hash::directory::DirectoryError;
-use crate::hash::{ActionDigest, PathError, StorePath};
+use crate::hash::{ActionDigest, ObjectName, PathError, StorePath};
 use crate::listing::ListingError;
 use crate::tree::TreeError;
 
@@ -58,6 +58,14 @@ pub enum StoreError {
     /// A tree that is to become an object, or one that is.
     #[error(transparent)]
     Tree(#[from] TreeError),
+    /// A tree that cannot become an object.
+    #[error("`{name}` cannot become an object")]
+    Addition {
+        /// What it was to be called.
+        name: ObjectName,
+        /// Why.
+        source: TreeError,
+    },
     /// The database refused.
     #[error("the store's database `{}` failed", path.display())]
     Database {
@@ -129,7 +137,7 @@ impl StoreError {
                 source.kind(),
                 std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
             ),
-            Self::Tree(error) => error.is_disk_full(),
+            Self::Tree(error) | Self::Addition { source: error, .. } => error.is_disk_full(),
             Self::Database { source, .. } => {
                 source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
             }

@@ -1,0 +1,249 @@
+//! One run of the sandbox: the work directory, the request, the outputs, the log.
+//!
+//! In: an action whose inputs are all in the store. Out: planned objects that are not yet
+//! registered (so that a rebuild can be compared and thrown away), or what went wrong with
+//! the log's last lines. This stage is the sandbox's only caller. What always holds: when
+//! outputs are looked at, every process of the build is dead.
+
+pub mod log;
+mod outputs;
+mod world;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use kiln_sandbox::{Cancel, End, Launcher, SandboxError};
+
+use crate::action::{Action, ActionKind, scratch_path};
+use crate::derivation::Limits;
+use crate::fetch::FetchError;
+use crate::hash::{ActionDigest, OutputName, StorePath};
+use crate::store::{Addition, BuildRecord, ObjectPlan, Scratch, Store, StoreError};
+
+pub use log::LogLine;
+
+/// What a rebuild may see differently, and a correct build does not let through.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conditions {
+    /// Goes into the scratch paths of outputs.
+    pub salt: String,
+    /// The sandbox's host name.
+    pub host_name: String,
+    /// Parallel jobs that the build may use: its `$JOBS`.
+    pub cores: usize,
+}
+
+impl Conditions {
+    /// Returns the conditions of an ordinary build.
+    pub fn ordinary(cores: usize) -> Self {
+        Self { salt: String::new(), host_name: "localhost".to_owned(), cores }
+    }
+}
+
+/// A build that did not give its outputs.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The builder ended badly.
+    #[error("build of `{name}` {}", describe(.end, .phase.as_deref()))]
+    Failed {
+        /// The action's name.
+        name: String,
+        /// The action, to find its log by.
+        action: ActionDigest,
+        /// The phase that ran, if one had started.
+        phase: Option<String>,
+        /// How it ended.
+        end: End,
+        /// The limits it had.
+        limits: Limits,
+        /// The last lines of its log.
+        tail: Vec<String>,
+    },
+    /// An output was left empty.
+    #[error("build of `{name}` succeeded but left the output `{output}` empty")]
+    EmptyOutput {
+        /// The action's name.
+        name: String,
+        /// The action, to find its log by.
+        action: ActionDigest,
+        /// The output.
+        output: OutputName,
+    },
+    /// An output is declared static and is not.
+    #[error("the output `{output}` of `{name}` is declared static, but {} of its files are not", .files.len())]
+    NotStatic {
+        /// The action's name.
+        name: String,
+        /// The output.
+        output: OutputName,
+        /// The files and what makes each dynamic.
+        files: Vec<(String, String)>,
+    },
+    /// An archive could not be laid out.
+    #[error("the source `{at}` of `{name}` cannot be unpacked")]
+    Source {
+        /// The action's name.
+        name: String,
+        /// The directory below `/build`.
+        at: String,
+        /// Why.
+        source: Box<FetchError>,
+    },
+    /// The root holds an entry that every sandbox has of its own.
+    #[error("the root `{root}` holds `/{entry}`, which the sandbox provides itself")]
+    ReservedEntry {
+        /// The root's object.
+        root: StorePath,
+        /// The entry.
+        entry: String,
+    },
+    /// The action is not one that runs in a sandbox.
+    #[error("`{0}` is not a build")]
+    NotARun(String),
+    /// The sandbox could not be set up.
+    #[error("cannot run the sandbox for `{name}`")]
+    Sandbox {
+        /// The action's name.
+        name: String,
+        /// Why.
+        source: SandboxError,
+    },
+    /// A file of the work directory or the log.
+    #[error("cannot {operation} `{}`", path.display())]
+    Access {
+        /// What was tried, as a verb.
+        operation: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+fn describe(end: &End, phase: Option<&str>) -> String {
+    let during = phase.map(|phase| format!(" in phase `{phase}`")).unwrap_or_default();
+    match end {
+        End::Exited(status) => format!("failed{during} with exit status {status}"),
+        End::Signaled(signal) => format!("was killed{during} by signal {signal}"),
+        End::WallLimit => format!("exceeded its time limit{during}"),
+        End::SilenceLimit => format!("wrote nothing for too long{during}"),
+        End::LogLimit => format!("exceeded its log limit{during}"),
+        End::Cancelled => format!("was cancelled{during}"),
+    }
+}
+
+/// What a build gave: trees that are named but not yet in the store.
+#[derive(Debug)]
+pub struct Built {
+    /// The outputs, by name.
+    pub outputs: BTreeMap<OutputName, ObjectPlan>,
+    /// How it went.
+    pub record: BuildRecord,
+    /// Keeps the trees until they are registered.
+    _scratch: Scratch,
+}
+
+/// Runs actions in sandboxes.
+#[derive(Clone, Copy)]
+pub struct Builder<'a> {
+    /// Where inputs lie and outputs go.
+    pub store: &'a Store,
+    /// Starts sandboxes.
+    pub launcher: &'a Launcher,
+    /// Ends them early.
+    pub cancel: &'a Cancel,
+}
+
+impl Builder<'_> {
+    /// Builds or tests an action whose inputs are in the store.
+    ///
+    /// A test gives no outputs. `on_line` sees each line of the log as it is written.
+    ///
+    /// # Errors
+    /// [`BuildError`]; the log is kept and the run recorded in every case.
+    pub fn run(
+        &self,
+        action: &Action,
+        limits: &Limits,
+        conditions: &Conditions,
+        on_line: &mut dyn FnMut(LogLine<'_>),
+    ) -> Result<Built, BuildError> {
+        let digest = action.digest();
+        let run = action.run().ok_or_else(|| BuildError::NotARun(action.name.to_string()))?;
+        let scratch = self.store.scratch()?;
+        let additions = additions(action, digest, conditions, &scratch);
+        let world = world::World { store: self.store, action, run, scratch: &scratch };
+        world.lay_out(&additions)?;
+        let request = world.request(&additions, limits, conditions)?;
+        self.store.record_action(digest, &action.name, &action.json())?;
+
+        let mut log = log::Log::create(self.store, digest)?;
+        let started = SystemTime::now();
+        let outcome = self.launcher.run(
+            &request,
+            &mut |bytes| log.write(bytes, on_line),
+            self.cancel,
+        );
+        let log = log.finish(on_line)?;
+        let outcome = outcome
+            .map_err(|source| BuildError::Sandbox { name: action.name.to_string(), source })?;
+        let succeeded = outcome.end == End::Exited(0);
+        let record = BuildRecord {
+            action: digest,
+            started,
+            wall: outcome.usage.wall,
+            cpu: outcome.usage.cpu,
+            peak_memory_bytes: outcome.usage.peak_memory_bytes,
+            outcome: if succeeded {
+                "succeeded".to_owned()
+            } else {
+                describe(&outcome.end, log.phase.as_deref())
+            },
+            log: Some(log.name),
+        };
+        self.store.record_build(&record)?;
+        if !succeeded {
+            return Err(BuildError::Failed {
+                name: action.name.to_string(),
+                action: digest,
+                phase: log.phase,
+                end: outcome.end,
+                limits: limits.clone(),
+                tail: log.tail,
+            });
+        }
+        let outputs = outputs::collect(action, digest, &additions, &world.candidates()?)?;
+        Ok(Built { outputs, record, _scratch: scratch })
+    }
+}
+
+/// Returns where each output of a build is written, and under which scratch path.
+fn additions(
+    action: &Action,
+    digest: ActionDigest,
+    conditions: &Conditions,
+    scratch: &Scratch,
+) -> BTreeMap<OutputName, Addition> {
+    let ActionKind::Build { outputs, .. } = &action.kind else { return BTreeMap::new() };
+    outputs
+        .iter()
+        .map(|(output, name)| {
+            let told = scratch_path(digest, output, name, &conditions.salt);
+            let tree = scratch.path().join("outputs").join(output.as_str());
+            (output.clone(), Addition { tree, name: name.clone(), scratch: Some(told) })
+        })
+        .collect()
+}
+
+/// Returns a duration as people write it in a derivation file.
+pub fn in_words(duration: Duration) -> String {
+    match duration.as_secs() {
+        seconds if seconds >= 3600 && seconds % 3600 == 0 => format!("{}h", seconds / 3600),
+        seconds if seconds >= 60 && seconds % 60 == 0 => format!("{}m", seconds / 60),
+        seconds => format!("{seconds}s"),
+    }
+}

@@ -1,0 +1,202 @@
+//! The world that a build wakes up in: its work directory and its sandbox request.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use kiln_sandbox::{Access, Limits as SandboxLimits, Node, SandboxRequest};
+
+use super::{BuildError, Conditions};
+use crate::action::{Action, COMMAND, Run, SourceLayout};
+use crate::derivation::Limits;
+use crate::fetch::{unpack, worktree};
+use crate::hash::{OutputName, STORE_PREFIX, StorePath};
+use crate::listing::Entry;
+use crate::store::{Addition, Scratch, Store};
+
+/// Entries of `/` that the sandbox makes itself.
+const RESERVED: [&str; 6] = ["build", "dev", "kiln", "proc", "sys", "tmp"];
+
+/// Processes that one build may have at once; a fork bomb ends here.
+const MAX_PROCESSES: u64 = 4096;
+
+/// Files that one process may have open.
+const MAX_OPEN_FILES: u64 = 4096;
+
+/// The user and group that every build runs as.
+const IDENTITY: (u32, u32) = (1000, 100);
+
+pub(super) struct World<'a> {
+    pub store: &'a Store,
+    pub action: &'a Action,
+    pub run: &'a Run,
+    pub scratch: &'a Scratch,
+}
+
+impl World<'_> {
+    fn build_directory(&self) -> PathBuf {
+        self.scratch.path().join("build")
+    }
+
+    /// Makes `/build` with the sources in it, and an empty directory for each output.
+    pub(super) fn lay_out(
+        &self,
+        additions: &BTreeMap<OutputName, Addition>,
+    ) -> Result<(), BuildError> {
+        let build = self.build_directory();
+        create(&build)?;
+        for addition in additions.values() {
+            create(&addition.tree)?;
+        }
+        for (at, source) in &self.run.sources {
+            let into = build.join(at.as_str());
+            create(&into)?;
+            let object = self.store.host_path(&source.object);
+            let failed = |source| BuildError::Source {
+                name: self.action.name.to_string(),
+                at: at.to_string(),
+                source: Box::new(source),
+            };
+            match source.layout {
+                SourceLayout::Unpack => {
+                    let archive = self.only_file(&source.object)?;
+                    unpack::unpack(&archive, &into, &unpack::Rules::source()).map_err(failed)?;
+                }
+                SourceLayout::Copy => worktree::copy_tree(&object, &into).map_err(failed)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns where the only file of a fetched object lies.
+    fn only_file(&self, object: &StorePath) -> Result<PathBuf, BuildError> {
+        let listing = self.store.listing(object)?;
+        let base = self.store.host_path(object);
+        Ok(listing.iter().next().map_or_else(|| base.clone(), |(path, _)| base.join(path.as_str())))
+    }
+
+    /// Returns the objects that the build can see, its root left out.
+    fn visible(&self) -> Result<BTreeSet<StorePath>, BuildError> {
+        let inputs: Vec<&StorePath> = self.run.inputs.values().collect();
+        let mut visible = self.store.closure(inputs)?;
+        let mut of_root = self.store.closure([&self.run.root])?;
+        of_root.remove(&self.run.root);
+        visible.append(&mut of_root);
+        Ok(visible)
+    }
+
+    /// Returns the objects that an output may reference.
+    pub(super) fn candidates(&self) -> Result<BTreeSet<StorePath>, BuildError> {
+        let mut candidates = self.visible()?;
+        candidates.insert(self.run.root.clone());
+        Ok(candidates)
+    }
+
+    /// Returns the request for the sandbox.
+    pub(super) fn request(
+        &self,
+        additions: &BTreeMap<OutputName, Addition>,
+        limits: &Limits,
+        conditions: &Conditions,
+    ) -> Result<SandboxRequest, BuildError> {
+        let mut nodes = self.root_nodes()?;
+        nodes.push(Node::Directory { path: STORE_PREFIX.to_owned() });
+        for path in self.visible()? {
+            nodes.push(Node::Bind {
+                path: path.to_string(),
+                source: self.store.host_path(&path),
+                access: Access::ReadOnly,
+            });
+        }
+        for addition in additions.values() {
+            if let Some(told) = &addition.scratch {
+                nodes.push(Node::Bind {
+                    path: told.to_string(),
+                    source: addition.tree.clone(),
+                    access: Access::ReadWrite,
+                });
+            }
+        }
+        nodes.push(Node::Bind {
+            path: "/build".to_owned(),
+            source: self.build_directory(),
+            access: Access::ReadWrite,
+        });
+        nodes.push(Node::File {
+            path: "/kiln/script".to_owned(),
+            content: self.run.script.clone().into_bytes(),
+            executable: false,
+        });
+        Ok(SandboxRequest {
+            nodes,
+            command: COMMAND.iter().map(ToString::to_string).collect(),
+            environment: self.environment(additions, conditions),
+            working_directory: self.run.working_directory.clone(),
+            host_name: conditions.host_name.clone(),
+            uid: IDENTITY.0,
+            gid: IDENTITY.1,
+            umask: 0o022,
+            cores: None,
+            aslr: false,
+            limits: SandboxLimits {
+                wall: Some(limits.time),
+                silence: Some(limits.silence),
+                log_bytes: Some(limits.log_bytes),
+                processes: Some(MAX_PROCESSES),
+                open_files: Some(MAX_OPEN_FILES),
+                file_bytes: None,
+            },
+        })
+    }
+
+    fn root_nodes(&self) -> Result<Vec<Node>, BuildError> {
+        let base = self.store.host_path(&self.run.root);
+        let mut nodes = Vec::new();
+        for (path, entry) in self.store.listing(&self.run.root)?.iter() {
+            if path.parent().is_some() {
+                continue;
+            }
+            if RESERVED.contains(&path.as_str()) {
+                return Err(BuildError::ReservedEntry {
+                    root: self.run.root.clone(),
+                    entry: path.to_string(),
+                });
+            }
+            let inside = format!("/{path}");
+            nodes.push(match entry {
+                Entry::Symlink { target } => Node::Symlink { path: inside, target: target.clone() },
+                Entry::Directory | Entry::File { .. } => Node::Bind {
+                    path: inside,
+                    source: base.join(path.as_str()),
+                    access: Access::ReadOnly,
+                },
+            });
+        }
+        Ok(nodes)
+    }
+
+    fn environment(
+        &self,
+        additions: &BTreeMap<OutputName, Addition>,
+        conditions: &Conditions,
+    ) -> BTreeMap<String, String> {
+        let mut environment = self.run.environment.clone();
+        for (variable, path) in &self.run.inputs {
+            environment.insert(variable.clone(), path.to_string());
+        }
+        for (output, addition) in additions {
+            if let Some(told) = &addition.scratch {
+                environment.insert(output.as_str().to_owned(), told.to_string());
+            }
+        }
+        environment.insert("JOBS".to_owned(), conditions.cores.to_string());
+        environment
+    }
+}
+
+fn create(path: &Path) -> Result<(), BuildError> {
+    std::fs::create_dir_all(path).map_err(|source| BuildError::Access {
+        operation: "create",
+        path: path.to_owned(),
+        source,
+    })
+}

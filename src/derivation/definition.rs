@@ -1,0 +1,296 @@
+//! What a derivation file can define.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::diagnostic::{Diagnostic, SourceFile, Spanned};
+use super::fields::Fields;
+use super::image::{self, Image, Policy};
+use super::{package, recipe};
+use crate::hash::{ObjectName, OutputName, PackageName, RelPath, Sha256Digest};
+
+/// A derivation file, read.
+#[derive(Debug, Clone)]
+pub struct Definition {
+    /// The file it was read from, for messages about it later.
+    pub file: Arc<SourceFile>,
+    /// What every kind has.
+    pub meta: Meta,
+    /// What it defines.
+    pub kind: Kind,
+}
+
+/// What every definition has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Meta {
+    /// The readable part of its objects' paths.
+    pub name: ObjectName,
+    /// Its version; recipes, images and policies may have none.
+    pub version: Option<String>,
+    /// One line for people.
+    pub summary: String,
+    /// An SPDX expression.
+    pub license: Option<String>,
+    /// Where to read more.
+    pub homepage: Option<String>,
+}
+
+/// What a file defines.
+#[derive(Debug, Clone)]
+pub enum Kind {
+    /// A package built from source.
+    Package(Box<BuildTable>),
+    /// A root made of Debian packages.
+    Debian(Debian),
+    /// Phases for packages.
+    Recipe(Box<Recipe>),
+    /// An image.
+    Image(Box<Image>),
+    /// Rules for images.
+    Policy(Policy),
+}
+
+/// A package built from source.
+#[derive(Debug, Clone)]
+pub struct BuildTable {
+    /// What is laid out below `/build`, by directory; the main one is `source`.
+    pub sources: BTreeMap<RelPath, Source>,
+    /// The recipe, as written.
+    pub recipe: Spanned<PackageName>,
+    /// Roots beside the recipe's, as written.
+    pub root: Vec<Spanned<PackageName>>,
+    /// Inputs, as written.
+    pub inputs: Vec<Spanned<PackageName>>,
+    /// The bash arrays `configure_flags`, `make_flags` and `install_flags`.
+    pub flags: BTreeMap<&'static str, Vec<String>>,
+    /// Variables that replace the recipe's.
+    pub environment: BTreeMap<String, String>,
+    /// Phases that replace the recipe's.
+    pub phases: Phases,
+    /// When the build is stopped.
+    pub limits: Limits,
+    /// What it produces.
+    pub outputs: BTreeMap<OutputName, Output>,
+    /// How its outputs are tried.
+    pub test: Option<Test>,
+}
+
+/// Where a source comes from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Source {
+    /// From one of several addresses, by its hash.
+    Remote {
+        /// The addresses, in order.
+        urls: Vec<Spanned<String>>,
+        /// What the content must hash to.
+        sha256: Spanned<Sha256Digest>,
+        /// Whether it is an archive to unpack.
+        unpack: bool,
+    },
+    /// From beside the derivation file.
+    Tree {
+        /// Where, relative to the file's directory.
+        path: Spanned<RelPath>,
+    },
+}
+
+/// A part of a build, in the order in which they run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Patches and preparation.
+    Prepare,
+    /// `./configure` and the like.
+    Configure,
+    /// `make` and the like.
+    Build,
+    /// The upstream project's own tests.
+    Check,
+    /// Putting files into `$out`.
+    Install,
+}
+
+impl Phase {
+    /// All phases, in order.
+    pub const ALL: [Self; 5] =
+        [Self::Prepare, Self::Configure, Self::Build, Self::Check, Self::Install];
+
+    /// Returns its key in a derivation file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Prepare => "prepare",
+            Self::Configure => "configure",
+            Self::Build => "build",
+            Self::Check => "check",
+            Self::Install => "install",
+        }
+    }
+}
+
+/// The scripts of phases.
+pub type Phases = BTreeMap<Phase, String>;
+
+/// When a build is stopped. Not part of its identity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// From start to end.
+    pub time: Duration,
+    /// Without any output.
+    pub silence: Duration,
+    /// Bytes of log.
+    pub log_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            time: Duration::from_secs(3600),
+            silence: Duration::from_secs(900),
+            log_bytes: 256 << 20,
+        }
+    }
+}
+
+/// What is demanded of an output.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Output {
+    /// How its programs are linked, if that is demanded.
+    pub linkage: Option<Linkage>,
+}
+
+/// How programs are linked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Linkage {
+    /// No interpreter and no needed library in any ELF file.
+    Static,
+}
+
+/// How outputs are tried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Test {
+    /// The bash script.
+    pub script: String,
+}
+
+/// A root made of Debian packages.
+#[derive(Debug, Clone)]
+pub struct Debian {
+    /// The packages, in order.
+    pub packages: Vec<DebianPackage>,
+    /// Paths and directories that are left out.
+    pub exclude: BTreeSet<RelPath>,
+    /// Symbolic links that are added.
+    pub links: BTreeMap<RelPath, String>,
+    /// Files that are added.
+    pub files: BTreeMap<RelPath, String>,
+}
+
+/// One Debian package.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DebianPackage {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// What its file must hash to.
+    pub sha256: Spanned<Sha256Digest>,
+    /// Its path on a mirror.
+    pub path: Spanned<RelPath>,
+}
+
+/// Phases for packages.
+#[derive(Debug, Clone)]
+pub struct Recipe {
+    /// What is merged into `/`, as written.
+    pub root: Vec<Spanned<PackageName>>,
+    /// Inputs of every package that uses it, as written.
+    pub inputs: Vec<Spanned<PackageName>>,
+    /// Variables.
+    pub environment: BTreeMap<String, String>,
+    /// Runs before every phase of the package; a package cannot replace it.
+    pub setup: Option<String>,
+    /// Runs after every phase of the package; a package cannot replace it.
+    pub finish: Option<String>,
+    /// Phases that a package may replace.
+    pub phases: Phases,
+}
+
+impl Definition {
+    /// Returns the readable part of an output's path: `name-version`, and the output's
+    /// name unless it is `out`.
+    pub fn object_name(&self, output: &str) -> Result<ObjectName, crate::hash::NameError> {
+        let mut name = self.meta.name.to_string();
+        if let Some(version) = &self.meta.version {
+            name = format!("{name}-{version}");
+        }
+        if output != "out" {
+            name = format!("{name}-{output}");
+        }
+        name.parse()
+    }
+
+    /// Returns a problem at a place of this file.
+    pub fn problem(&self, span: std::ops::Range<usize>, message: impl Into<String>) -> Diagnostic {
+        Diagnostic::new(&self.file, span, message)
+    }
+}
+
+/// The tables of which a file has exactly one.
+const KINDS: [&str; 5] = ["build", "debian", "recipe", "image", "policy"];
+
+pub(super) fn read(fields: &mut Fields<'_, '_>) -> Option<Definition> {
+    let present: Vec<&str> = KINDS.into_iter().filter(|kind| fields.has(kind)).collect();
+    let [kind] = present.as_slice() else {
+        let message = if present.is_empty() {
+            "the file does not say what it defines".to_owned()
+        } else {
+            format!("the file defines several things: {}", present.join(", "))
+        };
+        let file = fields.file;
+        fields.report(
+            Diagnostic::new(file, fields.span(), message)
+                .hint("a file has exactly one of `[build]`, `[debian]`, `[recipe]`, `[image]`, `[policy]`"),
+        );
+        return None;
+    };
+    let versioned = matches!(*kind, "build" | "debian");
+    let meta = read_meta(fields, versioned);
+    let kind = match *kind {
+        "build" => package::read_build(fields, meta.as_ref()).map(|b| Kind::Package(Box::new(b))),
+        "debian" => package::read_debian(fields).map(Kind::Debian),
+        "recipe" => recipe::read(fields).map(|r| Kind::Recipe(Box::new(r))),
+        "image" => image::read_image(fields).map(|i| Kind::Image(Box::new(i))),
+        _ => image::read_policy(fields).map(Kind::Policy),
+    };
+    fields.finish();
+    let definition = Definition { file: Arc::clone(fields.file), meta: meta?, kind: kind? };
+    if let Err(error) = definition.object_name("out") {
+        fields.problem(0..0, error.to_string());
+    }
+    Some(definition)
+}
+
+fn read_meta(fields: &mut Fields<'_, '_>, versioned: bool) -> Option<Meta> {
+    let name = fields.required("name");
+    let name = fields.parsed::<ObjectName>(name);
+    let version =
+        if versioned { fields.required("version") } else { fields.text("version") };
+    let summary = fields.required("summary");
+    let license = if versioned { fields.required("license") } else { fields.text("license") };
+    if let Some(license) = &license
+        && !license.value.chars().all(|c| c.is_ascii_alphanumeric() || " .+-()".contains(c))
+    {
+        fields.problem(license.range(), "`license` is not an SPDX expression");
+    }
+    let homepage = fields.text("homepage");
+    if versioned && version.is_none() {
+        return None;
+    }
+    Some(Meta {
+        name: name?.value,
+        version: version.map(|version| version.value),
+        summary: summary?.value,
+        license: license.map(|license| license.value),
+        homepage: homepage.map(|homepage| homepage.value),
+    })
+}

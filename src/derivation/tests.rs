@@ -1,0 +1,139 @@
+use std::sync::Arc;
+
+use super::*;
+
+fn file(text: &str) -> Arc<SourceFile> {
+    Arc::new(SourceFile {
+        package: "tools/dash".parse().unwrap(),
+        shown: "derivations/tools/dash.toml".to_owned(),
+        text: text.to_owned(),
+    })
+}
+
+const DASH: &str = r#"
+name = "dash"
+version = "0.5.12"
+summary = "POSIX shell"
+license = "BSD-3-Clause"
+
+[source]
+urls = ["https://upstream.example/${name}-${version}.tar.gz"]
+sha256 = "6a474ac46e8b0b32916c4c60df694c82058d3297d8b385b74508030ca4a8f28a"
+
+[build]
+recipe = "autotools"
+configure-flags = ["--enable-static", "--with=${version}"]
+inputs = ["libs/zlib"]
+
+[build.limits]
+time = "10m"
+
+[outputs.out]
+linkage = "static"
+
+[test]
+script = "true"
+"#;
+
+/// Returns the messages and hints of a file that differs from a good one.
+fn problems(from: &str, to: &str) -> Vec<String> {
+    assert!(DASH.contains(from), "{from}");
+    let parsed = parse(&file(&DASH.replacen(from, to, 1)));
+    parsed
+        .expect_err("the file is bad")
+        .into_iter()
+        .map(|problem| {
+            let (line, column) = problem.position();
+            let hint = problem.hint.map(|hint| format!(" / {hint}")).unwrap_or_default();
+            format!("{line}:{column} {}{hint}", problem.message)
+        })
+        .collect()
+}
+
+#[test]
+fn a_package_is_read() {
+    let definition = parse(&file(DASH)).unwrap();
+    assert_eq!(definition.object_name("out").unwrap().as_str(), "dash-0.5.12");
+    assert_eq!(definition.object_name("dev").unwrap().as_str(), "dash-0.5.12-dev");
+    let Kind::Package(build) = definition.kind else { panic!("not a package") };
+    assert_eq!(build.recipe.value.as_str(), "recipes/autotools");
+    assert_eq!(build.flags["configure_flags"], ["--enable-static", "--with=0.5.12"]);
+    assert_eq!(build.limits.time.as_secs(), 600);
+    let Source::Remote { urls, unpack, .. } = &build.sources[&"source".parse().unwrap()] else {
+        panic!("not remote")
+    };
+    assert_eq!(urls[0].value, "https://upstream.example/dash-0.5.12.tar.gz");
+    assert!(unpack);
+}
+
+#[test]
+fn problems_name_their_place_and_the_next_step() {
+    insta::assert_debug_snapshot!([
+        problems("configure-flags", "configure-flag"),
+        problems("version = \"0.5.12\"", "version = 5"),
+        problems("summary = \"POSIX shell\"\n", ""),
+        problems("sha256 = \"6a", "sha256 = \"zz"),
+        problems("${name}", "${nmae}"),
+        problems("\"10m\"", "\"10 fortnights\""),
+        problems("\"static\"", "\"dynamic\""),
+        problems("[\"libs/zlib\"]", "[\"libs/zlib\", \"other/zlib\"]"),
+        problems("[\"libs/zlib\"]", "[\"libs/out\"]"),
+        problems("https://upstream", "ftp://upstream"),
+        problems("[build]", "[build"),
+        problems("[build]", "[image]\npolicy = \"p\"\n[build]"),
+        problems("script = \"true\"", "script = 3\nscirpt = \"\""),
+    ]);
+}
+
+#[test]
+fn a_file_must_define_one_thing() {
+    let problems = parse(&file("name = \"x\"\nsummary = \"y\"\n")).unwrap_err();
+    assert_eq!(problems[0].message, "the file does not say what it defines");
+    assert!(parse(&file("")).is_err());
+}
+
+#[test]
+fn a_huge_file_is_refused() {
+    let text = format!("{DASH}# {}", "x".repeat(MAX_FILE));
+    assert_eq!(parse(&file(&text)).unwrap_err().len(), 1);
+}
+
+#[test]
+fn a_recipe_fills_what_a_package_leaves_open() {
+    let recipe = parse(&file(
+        "name = \"autotools\"\nsummary = \"x\"\n[recipe]\nroot = [\"seed/base\"]\n\
+         environment = { A = \"1\", B = \"2\" }\n[recipe.phases]\nsetup = \"export S=1\"\n\
+         configure = \"./configure\"\ninstall = \"make install\"\n",
+    ))
+    .unwrap();
+    let package = parse(&file(
+        &DASH.replace("[build.limits]", "environment = { B = \"3\" }\n[build.phases]\nconfigure = \"./own\"\n[build.limits]"),
+    ))
+    .unwrap();
+    let (Kind::Recipe(recipe), Kind::Package(package)) = (recipe.kind, package.kind) else {
+        panic!("kinds")
+    };
+    let (phases, environment) = apply(&package, &recipe);
+    assert_eq!(environment["A"], "1");
+    assert_eq!(environment["B"], "3");
+    insta::assert_snapshot!(build_script(&package, &recipe, &phases));
+}
+
+mod hostile {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in "\\PC{0,200}") {
+            let _ = parse(&file(&text)).is_ok();
+        }
+
+        #[test]
+        fn no_cut_or_changed_file_panics(at in 0_usize..600, with in "[\\[\\]\"=${}a\n]{0,4}") {
+            let at = (0..=at.min(DASH.len())).rev().find(|at| DASH.is_char_boundary(*at)).unwrap();
+            let _ = parse(&file(&format!("{}{with}{}", &DASH[..at], &DASH[at..]))).is_ok();
+            let _ = parse(&file(&format!("{}{with}", &DASH[..at]))).is_ok();
+        }
+    }
+}
