@@ -1,0 +1,94 @@
+//! Tries what the host allows, by using it.
+
+use crate::launch::{Cancel, Launcher, SandboxError};
+use crate::outcome::End;
+use crate::request::{Access, Limits, Node, SandboxRequest};
+
+/// Something that sandboxes need of the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Feature {
+    /// What.
+    pub name: &'static str,
+    /// Whether it works here.
+    pub state: FeatureState,
+}
+
+/// Whether a feature works.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FeatureState {
+    /// It was used and worked.
+    Works,
+    /// It does not work.
+    Missing {
+        /// What was observed.
+        why: String,
+        /// What to change.
+        remedy: String,
+    },
+}
+
+/// Uses each feature once and reports what happened.
+pub fn features(launcher: &Launcher) -> Vec<Feature> {
+    vec![Feature { name: "sandbox", state: whole_sandbox(launcher) }]
+}
+
+/// Runs a small program in a complete sandbox: namespaces, mounts, filters.
+fn whole_sandbox(launcher: &Launcher) -> FeatureState {
+    let missing = |why: String, remedy: &str| FeatureState::Missing { why, remedy: remedy.to_owned() };
+    // The probe's program is the host's own shell, with the libraries that it needs.
+    let mut nodes = Vec::new();
+    for top in ["/usr", "/lib", "/lib64", "/bin", "/nix", "/gnu"] {
+        match std::fs::symlink_metadata(top) {
+            Ok(metadata) if metadata.is_symlink() => {
+                if let Ok(target) = std::fs::read_link(top) {
+                    nodes.push(Node::Symlink {
+                        path: top.to_owned(),
+                        target: target.to_string_lossy().into_owned(),
+                    });
+                }
+            }
+            Ok(metadata) if metadata.is_dir() => nodes.push(Node::Bind {
+                path: top.to_owned(),
+                source: top.into(),
+                access: Access::ReadOnly,
+            }),
+            _ => {}
+        }
+    }
+    let request = SandboxRequest {
+        nodes,
+        command: vec!["/bin/sh".to_owned(), "-c".to_owned(), "exit 0".to_owned()],
+        environment: std::collections::BTreeMap::new(),
+        working_directory: "/".to_owned(),
+        host_name: "localhost".to_owned(),
+        uid: 1000,
+        gid: 100,
+        umask: 0o022,
+        cores: None,
+        aslr: false,
+        limits: Limits { wall: Some(std::time::Duration::from_secs(10)), ..Limits::default() },
+    };
+    let cancel = match Cancel::new() {
+        Ok(cancel) => cancel,
+        Err(error) => return missing(error.to_string(), "raise the limit of open files"),
+    };
+    match launcher.run(&request, &mut |_| {}, &cancel) {
+        Ok(outcome) if outcome.end == End::Exited(0) => FeatureState::Works,
+        Ok(outcome) => missing(
+            format!("a shell in the sandbox ended with {:?}", outcome.end),
+            "run a shell of this machine by hand and see why it fails",
+        ),
+        Err(SandboxError::Forbidden { step, setting, source }) => {
+            missing(format!("cannot {step}: {source}"), &setting)
+        }
+        Err(error) => {
+            let mut why = error.to_string();
+            let mut source = std::error::Error::source(&error);
+            while let Some(cause) = source {
+                why = format!("{why}: {cause}");
+                source = cause.source();
+            }
+            missing(why, &crate::launch::blocking_setting())
+        }
+    }
+}
