@@ -14,5 +14,6 @@ pub mod listing;
 pub mod tree;
 pub mod derivation;
 pub mod action;
+pub mod fetch;
 pub mod store;
 pub mod closure;

@@ -59,9 +59,9 @@ impl World<'_> {
             match source.layout {
                 SourceLayout::Unpack => {
                     let archive = self.only_file(&source.object)?;
-                    unpack::unpack(&archive, &into, &unpack::Rules::source()).map_err(failed)?;
+                    unpack::unpack(&archive, &into).map_err(failed)?;
                 }
-                SourceLayout::Copy => worktree::copy_tree(&object, &into).map_err(failed)?,
+                SourceLayout::Copy => worktree::copy_tree(&object, &into, worktree::Select::All).map_err(failed)?,
             }
         }
         Ok(())

@@ -78,7 +78,7 @@ pub fn plan(
     let mut scans = Vec::new();
     for addition in additions {
         let scanned = TreeRoot::open(&addition.tree)
-            .and_then(|root| scan::scan(&root, &wanted).map(|scan| (root, scan)))
+            .and_then(|root| scan(&root, &wanted).map(|scan| (root, scan)))
             .map_err(|source| StoreError::Addition { name: addition.name.clone(), source })?;
         scans.push(scanned);
     }

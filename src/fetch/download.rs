@@ -1,0 +1,283 @@
+//! Getting a file by its hash from one of several addresses.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
+
+use super::{Attempt, FetchError, Mirrors};
+use crate::hash::Sha256Digest;
+
+/// Longest wait for a name, a connection, and the first byte of an answer.
+const CONNECT: Duration = Duration::from_secs(5);
+const ANSWER: Duration = Duration::from_secs(15);
+
+/// Longest silence in the middle of an answer.
+const SILENCE: Duration = Duration::from_secs(20);
+
+/// Longest time for one whole file.
+const TOTAL: Duration = Duration::from_secs(1800);
+
+/// Largest file, in bytes.
+const MAX_SIZE: u64 = 4 << 30;
+
+/// Something that happens while a file is fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// An address is asked.
+    Started {
+        /// The address.
+        url: &'a str,
+    },
+    /// Bytes have arrived.
+    Progress {
+        /// So far.
+        received: u64,
+        /// In all, where the server says so.
+        total: Option<u64>,
+    },
+    /// An address did not give the content.
+    Failed {
+        /// The address.
+        url: &'a str,
+        /// Why, in words, with the address.
+        why: &'a str,
+    },
+}
+
+/// A file with the wanted content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetched {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Its length.
+    pub size_bytes: u64,
+    /// Where it came from; `None` if it was there already.
+    pub from: Option<String>,
+}
+
+/// Gets files. Several threads may use one.
+#[derive(Debug)]
+pub struct Fetcher {
+    agent: ureq::Agent,
+    mirrors: Mirrors,
+    /// Hosts that did not answer: each costs its time-out only once.
+    silent: Mutex<BTreeSet<String>>,
+}
+
+enum Failure {
+    /// The host could not be reached at all.
+    Unreachable(String),
+    /// Anything else that makes the next address worth trying.
+    Other(String),
+    /// This machine failed: no other address can help.
+    Local(FetchError),
+}
+
+impl Fetcher {
+    /// Makes one that knows mirrors and, if wanted, goes through a proxy.
+    pub fn new(mirrors: Mirrors, proxy: Option<ureq::Proxy>) -> Self {
+        let config = ureq::Agent::config_builder()
+            .timeout_resolve(Some(CONNECT))
+            .timeout_connect(Some(CONNECT))
+            .timeout_recv_response(Some(ANSWER))
+            .timeout_per_read(Some(SILENCE))
+            .timeout_global(Some(TOTAL))
+            .max_redirects(5)
+            .http_status_as_error(false)
+            .user_agent(concat!("kiln/", env!("CARGO_PKG_VERSION")))
+            .proxy(proxy)
+            .build();
+        Self { agent: config.into(), mirrors, silent: Mutex::default() }
+    }
+
+    /// Returns a file whose SHA-256 is the wanted one, in `directory`.
+    ///
+    /// A file of that hash that is there already is checked and returned. Bytes with
+    /// another hash are kept there under their own hash, so that they need no second
+    /// download when the declaration turns out to be what was wrong.
+    ///
+    /// # Errors
+    /// [`FetchError::WrongHash`] if some address gave other bytes and none the right
+    /// ones, [`FetchError::NoAddress`] if none gave any, [`FetchError::NoMirror`].
+    pub fn fetch(
+        &self,
+        urls: &[String],
+        expected: Sha256Digest,
+        directory: &Path,
+        events: &dyn Fn(Event<'_>),
+    ) -> Result<Fetched, FetchError> {
+        let kept = directory.join(expected.to_string());
+        if let Some(size_bytes) = check_kept(&kept, expected)? {
+            return Ok(Fetched { path: kept, size_bytes, from: None });
+        }
+        let mut attempts = Vec::new();
+        let mut mismatch = None;
+        for url in self.mirrors.candidates(urls.iter().map(String::as_str))? {
+            let host = host_of(&url);
+            let why = if self.is_silent(&host) {
+                format!("`{host}` did not answer before")
+            } else {
+                events(Event::Started { url: &url });
+                match self.download(&url, directory, events) {
+                    Ok((actual, size_bytes, path)) if actual == expected => {
+                        return Ok(Fetched { path, size_bytes, from: Some(url) });
+                    }
+                    Ok((actual, _, path)) => {
+                        mismatch.get_or_insert((actual, path));
+                        format!("gave other bytes, with SHA-256 `{actual}`")
+                    }
+                    Err(Failure::Unreachable(why)) => {
+                        self.lock_silent().insert(host);
+                        why
+                    }
+                    Err(Failure::Other(why)) => why,
+                    Err(Failure::Local(error)) => return Err(error),
+                }
+            };
+            events(Event::Failed { url: &url, why: &format!("{url}: {why}") });
+            attempts.push(Attempt { url, why });
+        }
+        Err(match mismatch {
+            Some((actual, kept)) => FetchError::WrongHash { expected, actual, kept, attempts },
+            None => FetchError::NoAddress { expected, attempts },
+        })
+    }
+
+    fn lock_silent(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
+        self.silent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_silent(&self, host: &str) -> bool {
+        self.lock_silent().contains(host)
+    }
+
+    /// Downloads an address into a file named after the hash of what came.
+    fn download(
+        &self,
+        url: &str,
+        directory: &Path,
+        events: &dyn Fn(Event<'_>),
+    ) -> Result<(Sha256Digest, u64, PathBuf), Failure> {
+        let response = self.agent.get(url).call().map_err(|error| reach_failure(&error))?;
+        let status = response.status();
+        if !status.is_success() {
+            return Err(Failure::Other(format!("answered {status}")));
+        }
+        let body = response.into_body();
+        let total = body.content_length();
+        if total.is_some_and(|total| total > MAX_SIZE) {
+            return Err(Failure::Other("is larger than 4 GiB".to_owned()));
+        }
+        let local = |operation, source| {
+            Failure::Local(FetchError::Access { operation, path: directory.to_owned(), source })
+        };
+        let mut file = tempfile::Builder::new()
+            .prefix("download-")
+            .tempfile_in(directory)
+            .map_err(|source| local("create a file in", source))?;
+        let mut reader = body.into_with_config().limit(MAX_SIZE).reader();
+        let (digest, received) = copy_hashing(&mut reader, file.as_file_mut(), |received| {
+            events(Event::Progress { received, total });
+        })
+        .map_err(|error| match error {
+            CopyError::Read(error, received) => Failure::Other(cut_short(&error, received, total)),
+            CopyError::Write(source) => local("write to", source),
+        })?;
+        if total.is_some_and(|total| total != received) {
+            return Err(Failure::Other(format!(
+                "ended after {received} of {} bytes",
+                total.unwrap_or_default()
+            )));
+        }
+        let path = directory.join(digest.to_string());
+        file.persist(&path).map_err(|error| local("keep the download in", error.error))?;
+        Ok((digest, received, path))
+    }
+}
+
+fn cut_short(error: &io::Error, received: u64, total: Option<u64>) -> String {
+    match total {
+        Some(total) => format!("broke off after {received} of {total} bytes ({error})"),
+        None => format!("broke off after {received} bytes ({error})"),
+    }
+}
+
+fn reach_failure(error: &ureq::Error) -> Failure {
+    let why = error.to_string();
+    match error {
+        ureq::Error::HostNotFound | ureq::Error::ConnectionFailed | ureq::Error::Timeout(_) => {
+            Failure::Unreachable(why)
+        }
+        ureq::Error::Io(error) => Failure::Unreachable(error.to_string()),
+        _ => Failure::Other(why),
+    }
+}
+
+/// Returns the host and port of an address.
+fn host_of(url: &str) -> String {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    rest.split('/').next().unwrap_or(rest).to_owned()
+}
+
+enum CopyError {
+    Read(io::Error, u64),
+    Write(io::Error),
+}
+
+fn copy_hashing(
+    from: &mut impl Read,
+    to: &mut File,
+    mut progress: impl FnMut(u64),
+) -> Result<(Sha256Digest, u64), CopyError> {
+    let mut hasher = Sha256::new();
+    let mut block = vec![0; 1 << 17];
+    let mut received = 0_u64;
+    loop {
+        let count = match from.read(&mut block) {
+            Ok(0) => return Ok((Sha256Digest::from_bytes(hasher.finalize().into()), received)),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(CopyError::Read(error, received)),
+        };
+        let bytes = block.get(..count).unwrap_or(&block);
+        hasher.update(bytes);
+        to.write_all(bytes).map_err(CopyError::Write)?;
+        received += count as u64;
+        progress(received);
+    }
+}
+
+/// Returns the length of a kept file if its content is the wanted one.
+fn check_kept(path: &Path, expected: Sha256Digest) -> Result<Option<u64>, FetchError> {
+    let failed =
+        |source| FetchError::Access { operation: "read", path: path.to_owned(), source };
+    let mut file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other.map_err(failed)?,
+    };
+    let mut hasher = Sha256::new();
+    let size_bytes = io::copy(&mut file, &mut HashWriter(&mut hasher)).map_err(failed)?;
+    let actual = Sha256Digest::from_bytes(hasher.finalize().into());
+    Ok((actual == expected).then_some(size_bytes))
+}
+
+struct HashWriter<'a>(&'a mut Sha256);
+
+impl Write for HashWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
