@@ -4,25 +4,30 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::hash::StorePath;
+use crate::hash::{RelPath, StorePath};
+
+/// A place in an object that names another one.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Reference {
+    /// The object that is named.
+    pub target: StorePath,
+    /// The file that names it.
+    pub file: RelPath,
+    /// Offset of the first such place in the file.
+    pub offset: u64,
+}
 
 /// What names what, for every object of a closure.
-pub type Graph<R> = BTreeMap<StorePath, Vec<R>>;
-
-/// A reference, seen as an edge of the graph.
-pub trait Edge {
-    /// Returns the object that is named.
-    fn target(&self) -> &StorePath;
-}
+pub type Graph = BTreeMap<StorePath, Vec<Reference>>;
 
 /// Returns a shortest chain of references from one object to another, or `None` when
 /// there is none. Of several shortest chains, the first by the order of edges is taken.
-pub fn shortest_path<'a, R: Edge>(
-    graph: &'a Graph<R>,
+pub fn shortest_path<'a>(
+    graph: &'a Graph,
     from: &StorePath,
     to: &StorePath,
-) -> Option<Vec<(&'a StorePath, &'a R)>> {
-    let mut reached: BTreeMap<&StorePath, Option<(&'a StorePath, &'a R)>> = BTreeMap::new();
+) -> Option<Vec<(&'a StorePath, &'a Reference)>> {
+    let mut reached: BTreeMap<&StorePath, Option<(&'a StorePath, &'a Reference)>> = BTreeMap::new();
     let (start, _) = graph.get_key_value(from)?;
     reached.insert(start, None);
     let mut pending = VecDeque::from([start]);
@@ -31,8 +36,8 @@ pub fn shortest_path<'a, R: Edge>(
             break;
         }
         for edge in graph.get(at).into_iter().flatten() {
-            if !reached.contains_key(edge.target())
-                && let Some((target, _)) = graph.get_key_value(edge.target())
+            if !reached.contains_key(&edge.target)
+                && let Some((target, _)) = graph.get_key_value(&edge.target)
             {
                 reached.insert(target, Some((at, edge)));
                 pending.push_back(target);
@@ -61,7 +66,7 @@ pub struct TreeLine<'a> {
 }
 
 /// Returns a closure as a tree in drawing order; each object's subtree stands once.
-pub fn tree<'a, R: Edge>(graph: &'a Graph<R>, start: &'a StorePath) -> Vec<TreeLine<'a>> {
+pub fn tree<'a>(graph: &'a Graph, start: &'a StorePath) -> Vec<TreeLine<'a>> {
     let mut lines = Vec::new();
     let mut drawn = BTreeSet::new();
     let mut pending: Vec<(Vec<bool>, &'a StorePath)> = vec![(Vec::new(), start)];
@@ -70,7 +75,7 @@ pub fn tree<'a, R: Edge>(graph: &'a Graph<R>, start: &'a StorePath) -> Vec<TreeL
             .get(path)
             .into_iter()
             .flatten()
-            .map(Edge::target)
+            .map(|edge| &edge.target)
             .collect();
         let repeated = !drawn.insert(path) && !children.is_empty();
         if !repeated {
@@ -94,22 +99,18 @@ mod tests {
     use super::*;
     use crate::hash::ObjectDigest;
 
-    struct To(StorePath);
-
-    impl Edge for To {
-        fn target(&self) -> &StorePath {
-            &self.0
-        }
-    }
-
     fn object(byte: u8) -> StorePath {
         StorePath::new(ObjectDigest::from_bytes([byte; 32]), "x".parse().unwrap())
     }
 
-    fn graph(edges: &[(u8, &[u8])]) -> Graph<To> {
+    fn reference(to: u8) -> Reference {
+        Reference { target: object(to), file: "file".parse().unwrap(), offset: 0 }
+    }
+
+    fn graph(edges: &[(u8, &[u8])]) -> Graph {
         edges
             .iter()
-            .map(|(from, to)| (object(*from), to.iter().map(|to| To(object(*to))).collect()))
+            .map(|(from, to)| (object(*from), to.iter().map(|to| reference(*to)).collect()))
             .collect()
     }
 

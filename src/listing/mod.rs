@@ -5,6 +5,8 @@
 //! iterates in the order of a sorted walk. This stage is pure; `tree` makes listings from
 //! disks, `image` and `policy` read them.
 
+pub mod facts;
+
 use std::collections::BTreeMap;
 
 use crate::hash::directory::{Directory, DirectoryError, DirectoryNode, Encoded, FileNode};

@@ -208,16 +208,25 @@ impl Realiser<'_> {
     /// # Errors
     /// [`RealiseError::Store`] when the store cannot be read at all.
     pub fn realise(&self, graph: &Graph) -> Result<Realised, RealiseError> {
+        let mut realised = self.known(graph)?;
+        let missing = graph.len() - realised.outputs.len();
+        self.observer.event(None, Event::Planned { total: graph.len(), missing });
+        if missing > 0 {
+            schedule::run(self, graph, &mut realised);
+        }
+        Ok(realised)
+    }
+
+    /// Takes what the store has, and does nothing else.
+    ///
+    /// # Errors
+    /// [`RealiseError::Store`] when the store cannot be read at all.
+    pub fn known(&self, graph: &Graph) -> Result<Realised, RealiseError> {
         let mut realised = Realised::default();
         for (id, step) in graph.steps() {
             if let Some(outputs) = self.look_up(step, &mut realised, id)? {
                 realised.outputs.insert(id, Arc::new(outputs));
             }
-        }
-        let missing = graph.len() - realised.outputs.len();
-        self.observer.event(None, Event::Planned { total: graph.len(), missing });
-        if missing > 0 {
-            schedule::run(self, graph, &mut realised);
         }
         Ok(realised)
     }

@@ -15,6 +15,7 @@ use rustix::io::Errno;
 
 use super::objects::{NewObject, exists, insert};
 use super::{Store, StoreError};
+use crate::closure::Reference;
 use crate::hash::object::{Position, SelfReferences, ZEROED};
 use crate::hash::{BlobDigest, ObjectName, RelPath, StorePath};
 use crate::listing::{Entry, Listing};
@@ -241,6 +242,78 @@ impl Store {
                 what: "plan",
                 value: String::new(),
             })
+    }
+
+    /// Adds a tree whose every file the pool has already, by linking, and returns its path.
+    ///
+    /// `from` are the objects that the entries come from; what they reference, the new
+    /// object references.
+    ///
+    /// # Errors
+    /// [`StoreError::Access`] when the file system refuses, [`StoreError::Database`].
+    pub fn assemble(
+        &self,
+        listing: &Listing,
+        name: &ObjectName,
+        from: &[StorePath],
+    ) -> Result<StorePath, StoreError> {
+        let scratch = self.scratch()?;
+        let tree = scratch.path().join("tree");
+        let access = |operation, path: &Path, source| StoreError::Access {
+            operation,
+            path: path.to_owned(),
+            source,
+        };
+        std::fs::create_dir(&tree).map_err(|source| access("create", &tree, source))?;
+        for (path, entry) in listing.iter() {
+            let at = tree.join(path.as_str());
+            match entry {
+                Entry::Directory => std::fs::create_dir(&at),
+                Entry::Symlink { target } => std::os::unix::fs::symlink(target, &at),
+                Entry::File { digest, executable, .. } => {
+                    std::fs::hard_link(self.blob_path(*digest, *executable), &at)
+                }
+            }
+            .map_err(|source| access("assemble", &at, source))?;
+        }
+        let mut references = Vec::new();
+        for object in from {
+            for reference in self.references(object)? {
+                let Reference { target, file, offset } = reference;
+                references.push(Hit { file, offset, target });
+            }
+        }
+        references.sort();
+        references.dedup_by(|a, b| a.file == b.file && a.target == b.target);
+        let digest = SelfReferences::new(listing.digest(), Vec::new()).digest();
+        let plan = ObjectPlan {
+            path: StorePath::new(digest, name.clone()),
+            listing: listing.clone(),
+            references,
+            tree,
+            positions: Vec::new(),
+            patches: BTreeMap::new(),
+        };
+        if self.object(&plan.path)?.is_none() {
+            self.seal_directories(&plan)?;
+            let _exclusive = self.lock_registration()?;
+            self.move_and_record(&plan)?;
+        }
+        Ok(plan.path)
+    }
+
+    /// Seals what is not a file: files that come from the pool are sealed already.
+    fn seal_directories(&self, plan: &ObjectPlan) -> Result<(), StoreError> {
+        let root = TreeRoot::open(&plan.tree)?;
+        let entries: Vec<(&RelPath, &Entry)> = plan.listing.iter().collect();
+        for (path, entry) in entries.iter().rev() {
+            match entry {
+                Entry::Directory => seal::seal_directory(&root, path)?,
+                Entry::Symlink { .. } => seal::seal_symlink(&root, path)?,
+                Entry::File { .. } => {}
+            }
+        }
+        Ok(())
     }
 
     /// Seals planned trees, moves them into place and records them.

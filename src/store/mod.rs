@@ -29,7 +29,7 @@ pub mod verify;
 pub use add::{Addition, ObjectPlan};
 pub use facts::{BuildRecord, Origin, ProofRecord, Verdict};
 pub use lock::ActionLock;
-pub use objects::{ObjectInfo, Reference};
+pub use objects::ObjectInfo;
 pub use scratch::Scratch;
 
 use std::path::{Path, PathBuf};

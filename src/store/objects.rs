@@ -1,12 +1,13 @@
 //! What the database knows of objects: listings, references, closures.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::{Store, StoreError};
+use crate::closure::{Graph, Reference};
 use crate::hash::object::Position;
-use crate::hash::{RelPath, StorePath, TreeDigest};
+use crate::hash::{StorePath, TreeDigest};
 use crate::listing::{EncodedTree, Listing};
 use crate::tree::Hit;
 
@@ -21,17 +22,6 @@ pub struct ObjectInfo {
     pub size_bytes: u64,
     /// Number of files, directories and links.
     pub entries: u64,
-}
-
-/// A place in an object that names another one.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Reference {
-    /// The object that is named.
-    pub target: StorePath,
-    /// The file that names it.
-    pub file: RelPath,
-    /// Offset of the first such place in the file.
-    pub offset: u64,
 }
 
 fn parse_base(text: &str) -> Result<StorePath, StoreError> {
@@ -214,7 +204,7 @@ impl Store {
     pub fn reference_graph(
         &self,
         closure: &BTreeSet<StorePath>,
-    ) -> Result<BTreeMap<StorePath, Vec<Reference>>, StoreError> {
+    ) -> Result<Graph, StoreError> {
         closure
             .iter()
             .map(|path| Ok((path.clone(), self.references(path)?)))

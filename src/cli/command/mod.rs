@@ -1,0 +1,10 @@
+//! One file a command.
+
+pub(super) mod build;
+pub(super) mod closure;
+pub(super) mod completions;
+pub(super) mod doctor;
+pub(super) mod log;
+pub(super) mod show;
+pub(super) mod store;
+pub(super) mod why;

@@ -1,0 +1,273 @@
+//! From typed errors to what the user reads: the chain of causes, and the next step.
+
+use super::report::{Failure, Problem};
+use crate::build::{BuildError, in_words};
+use crate::derivation::{Definition, Diagnostic, Kind, Source};
+use crate::fetch::{Attempt, FetchError};
+use crate::hash::Sha256Digest;
+use crate::plan::{Step, StepKind};
+use crate::realise::RealiseError;
+use crate::store::StoreError;
+
+use kiln_sandbox::{End, SandboxError};
+
+/// Says what the store could not do.
+pub(super) fn store(error: &StoreError) -> Failure {
+    let problem = Problem::from_error(error);
+    match error {
+        StoreError::Newer { path, .. } => problem
+            .hint(format!(
+                "use the newer kiln that wrote `{}`, or another store with `--store DIR`",
+                path.display()
+            ))
+            .into(),
+        _ if error.is_disk_full() => full(problem).into(),
+        StoreError::Access { source, .. }
+            if matches!(
+                source.kind(),
+                std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem
+            ) =>
+        {
+            problem.hint("make the directory writable, or choose another with `--store DIR`").into()
+        }
+        StoreError::Database { .. } => {
+            problem.hint("`kiln store verify` tells what is damaged; `--store DIR` chooses another store").into()
+        }
+        StoreError::Addition { .. } => problem
+            .hint("remove it in the `install` phase: an object holds only files, directories and links")
+            .into(),
+        _ => problem.into(),
+    }
+}
+
+fn full(problem: Problem) -> Problem {
+    problem.hint("free some space, or move the store with `--store DIR`; what was finished is kept")
+}
+
+/// Says why a step could not be realised, at its place in the derivation file if it has one.
+pub(super) fn realise(
+    error: &RealiseError,
+    step: Option<&Step>,
+    definition: Option<&Definition>,
+) -> Failure {
+    match error {
+        RealiseError::Fetch { source, package, .. } => match (step, definition) {
+            (Some(step), Some(definition)) => fetch_at(source, step, definition),
+            _ => fetch(source, package.as_str()).into(),
+        },
+        RealiseError::Unpack { source, .. } => with_fetch_hint(Problem::from_error(error), source).into(),
+        RealiseError::Tree { source, path, .. } => {
+            let at = definition.and_then(|definition| {
+                let Kind::Package(build) = &definition.kind else { return None };
+                build.sources.values().find_map(|found| match found {
+                    Source::Tree { path: written } if written.value == *path => {
+                        Some((definition, written.range()))
+                    }
+                    _ => None,
+                })
+            });
+            match at {
+                Some((definition, span)) => Failure::Diagnostics(vec![
+                    definition.problem(span, error.to_string()).because(source.to_string()).hint(
+                        "name a directory beside the derivation file",
+                    ),
+                ]),
+                None => Problem::from_error(error).into(),
+            }
+        }
+        RealiseError::Build(failure) => build(failure, step, definition),
+        RealiseError::Test { source, package } => match build(source, step, definition) {
+            Failure::Problems(mut all) => {
+                for problem in &mut all {
+                    problem.message = format!("the test of `{package}` failed: {}", problem.message);
+                }
+                Failure::Problems(all)
+            }
+            other => other,
+        },
+        RealiseError::MergeConflict { .. } => Problem::from_error(error)
+            .hint("let only one of the roots bring it: `exclude` leaves paths out")
+            .into(),
+        RealiseError::Store(error) => store(error),
+        RealiseError::Access { source, .. } => {
+            let problem = Problem::from_error(error);
+            if source.kind() == std::io::ErrorKind::StorageFull { full(problem) } else { problem }
+                .into()
+        }
+        RealiseError::Cancelled => Problem::new("interrupted").into(),
+    }
+}
+
+fn tried(attempts: &[Attempt]) -> Vec<String> {
+    attempts.iter().map(|attempt| format!("{}: {}", attempt.url, attempt.why)).collect()
+}
+
+/// The line that says where a mirror is.
+fn mirror_hint(name: &str) -> String {
+    format!(
+        "say where a mirror is, in `kiln.toml`: `[mirrors]` and below it `{name} = [\"http://…/{name}\"]`, \
+         or for one run: `KILN_MIRROR_{}=http://…/{name}`",
+        name.to_uppercase()
+    )
+}
+
+fn fetch(error: &FetchError, who: &str) -> Problem {
+    with_fetch_hint(Problem::from_error(error), error).because(format!("needed by `{who}`"))
+}
+
+fn with_fetch_hint(mut problem: Problem, error: &FetchError) -> Problem {
+    match error {
+        FetchError::NoMirror(name) => problem.hint(mirror_hint(name)),
+        FetchError::NoAddress { attempts, .. } => {
+            problem.details = tried(attempts);
+            problem
+                .hint("check the network, or add a mirror that has the file: a snapshot archive's base works as one of `[mirrors] debian`")
+        }
+        FetchError::WrongHash { attempts, kept, .. } => {
+            problem.details = tried(attempts);
+            problem.hint(format!("the bytes are kept as `{}`", kept.display()))
+        }
+        FetchError::Access { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+            full(problem)
+        }
+        _ => problem,
+    }
+}
+
+/// Points at the hash or the addresses in the derivation file.
+fn fetch_at(error: &FetchError, step: &Step, definition: &Definition) -> Failure {
+    let StepKind::Fetch { sha256, .. } = &step.kind else {
+        return fetch(error, step.package.as_str()).into();
+    };
+    let Some((hash_at, url_at)) = places(definition, *sha256) else {
+        return fetch(error, step.package.as_str()).into();
+    };
+    let file = &definition.file;
+    let diagnostic = match error {
+        FetchError::WrongHash { expected, actual, kept, attempts } => {
+            Diagnostic::new(file, hash_at, format!("`{}` has another SHA-256 than declared", step.label))
+                .label("declared here")
+                .because(format!(
+                    "declared `{expected}`, got `{actual}`; {}",
+                    tried(attempts).join("; ")
+                ))
+                .hint(format!(
+                    "if the new bytes are right, write their hash; they are kept as `{}` and need no second download",
+                    kept.display()
+                ))
+        }
+        FetchError::NoMirror(name) => {
+            Diagnostic::new(file, url_at, error.to_string()).hint(mirror_hint(name))
+        }
+        FetchError::NoAddress { attempts, .. } => {
+            Diagnostic::new(file, url_at, format!("`{}` cannot be fetched", step.label))
+                .because(tried(attempts).join("; "))
+                .hint("check the network, or add an address; a snapshot archive's base works as one of `[mirrors] debian`")
+        }
+        other => return fetch(other, step.package.as_str()).into(),
+    };
+    Failure::Diagnostics(vec![diagnostic])
+}
+
+/// Returns where a file declares a hash and the addresses that go with it.
+fn places(
+    definition: &Definition,
+    sha256: Sha256Digest,
+) -> Option<(std::ops::Range<usize>, std::ops::Range<usize>)> {
+    match &definition.kind {
+        Kind::Package(build) => build.sources.values().find_map(|source| match source {
+            Source::Remote { urls, sha256: declared, .. } if declared.value == sha256 => {
+                let first = urls.first().map_or_else(|| declared.range(), |url| url.range());
+                Some((declared.range(), first))
+            }
+            _ => None,
+        }),
+        Kind::Debian(debian) => debian
+            .packages
+            .iter()
+            .find(|package| package.sha256.value == sha256)
+            .map(|package| (package.sha256.range(), package.path.range())),
+        _ => None,
+    }
+}
+
+/// Words in a log that mean that a build looked for the network.
+const NETWORK_WORDS: [&str; 6] = [
+    "Network is unreachable",
+    "Temporary failure in name resolution",
+    "Could not resolve host",
+    "Name or service not known",
+    "unable to resolve host",
+    "bad address",
+];
+
+/// Says why a build failed, and where its file says what was built.
+pub(super) fn build(
+    error: &BuildError,
+    step: Option<&Step>,
+    definition: Option<&Definition>,
+) -> Failure {
+    let mut problem = Problem::from_error(error);
+    if let Some(definition) = definition {
+        problem = problem.because(format!("declared in `{}`", place(definition)));
+    }
+    let package = step.map_or("PACKAGE", |step| step.package.as_str());
+    match error {
+        BuildError::Failed { action, end, limits, tail, .. } => {
+            problem.details.clone_from(tail);
+            problem = match end {
+                End::WallLimit => problem.hint(format!(
+                    "the limit is {}; raise `time` in `[build.limits]`",
+                    in_words(limits.time)
+                )),
+                End::SilenceLimit => problem.hint(format!(
+                    "the limit is {}; raise `silence` in `[build.limits]`",
+                    in_words(limits.silence)
+                )),
+                End::LogLimit => problem.hint(format!(
+                    "the limit is {} MiB; raise `log` in `[build.limits]`, or let it say less",
+                    limits.log_bytes >> 20
+                )),
+                End::Cancelled | End::Exited(_) | End::Signaled(_) => problem,
+            };
+            if tail.iter().any(|line| NETWORK_WORDS.iter().any(|word| line.contains(word))) {
+                problem = problem.hint(
+                    "builds have no network, ever: declare what it downloads as a `[sources.NAME]`",
+                );
+            }
+            if *end != End::Cancelled {
+                problem = problem.hint(format!("the whole log: `kiln log {action}`"));
+            }
+            problem
+        }
+        BuildError::EmptyOutput { output, action, .. } => problem
+            .hint(format!("the `install` phase must put files into `${output}`"))
+            .hint(format!("what it did: `kiln log {action}`")),
+        BuildError::NotStatic { files, .. } => {
+            problem.details = files.iter().map(|(path, why)| format!("{path}: {why}")).collect();
+            problem.hint("link with `-static`, or leave `linkage` out of the output")
+        }
+        BuildError::Source { source, .. } => with_fetch_hint(problem, source)
+            .hint(format!("`unpack = false` gives `{package}` the file as it is")),
+        BuildError::Sandbox { source: SandboxError::Forbidden { setting, .. }, .. } => {
+            problem.hint(setting.clone()).hint("`kiln doctor` tests this machine")
+        }
+        BuildError::Sandbox { .. } => problem.hint("`kiln doctor` tests this machine"),
+        BuildError::Store(error) => return store(error),
+        BuildError::Access { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+            full(problem)
+        }
+        _ => problem,
+    }
+    .into()
+}
+
+/// Returns the file of a definition and the line where it says what is built.
+fn place(definition: &Definition) -> String {
+    let at = match &definition.kind {
+        Kind::Package(build) => build.recipe.range(),
+        _ => 0..0,
+    };
+    let (line, _) = definition.problem(at, "").position();
+    format!("{}:{line}", definition.file.shown)
+}

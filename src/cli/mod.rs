@@ -1,0 +1,82 @@
+//! The command line: arguments, settings, the only printing.
+//!
+//! What was typed is parsed in [`arguments`], what it means on this machine is read once
+//! in [`settings`]; a [`session::Session`] holds both with the open store. One file a
+//! command. Results go to stdout, everything else to stderr.
+
+pub mod arguments;
+mod command;
+pub mod diagnostic;
+mod hints;
+mod library;
+mod progress;
+pub mod report;
+mod session;
+mod settings;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use arguments::{Arguments, Command, StoreCommand};
+use report::{Answer, Failure, Output};
+use session::Session;
+
+/// Runs the command line and returns the process's exit status: 0 done, 1 the answer is
+/// no, 2 could not do it.
+pub fn run() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let status = if error.use_stderr() { 2 } else { 0 };
+            // A closed pipe is no reason to fail: whoever read has seen enough.
+            return match error.print() {
+                Ok(()) | Err(_) => ExitCode::from(status),
+            };
+        }
+    };
+    start_tracing(arguments.verbose);
+    let output = Output::new(&arguments);
+    let result = dispatch(&arguments, &output);
+    match result {
+        Ok(Answer::Yes) => ExitCode::SUCCESS,
+        Ok(Answer::No) => ExitCode::from(1),
+        Err(failure) => {
+            output.failure(&failure);
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn dispatch(arguments: &Arguments, output: &Output) -> Result<Answer, Failure> {
+    match &arguments.command {
+        Command::Completions { shell } => return command::completions::run(*shell),
+        Command::Doctor => return command::doctor::run(arguments, output),
+        _ => {}
+    }
+    let session = Session::open(arguments, output)?;
+    match &arguments.command {
+        Command::Build(build) => command::build::run(&session, build),
+        Command::Image(_) | Command::Prove(_) => Ok(Answer::Yes),
+        Command::Log { target } => command::log::run(&session, target),
+        Command::Show(show) => command::show::run(&session, show),
+        Command::Closure { target, tree, size } => {
+            command::closure::run(&session, target, *tree, *size)
+        }
+        Command::Why { from, to } => command::why::run(&session, from, to),
+        Command::Store { command: StoreCommand::Ls } => command::store::list(&session),
+        Command::Store { command: StoreCommand::Verify } => command::store::verify(&session),
+        Command::Completions { .. } | Command::Doctor => Ok(Answer::Yes),
+    }
+}
+
+fn start_tracing(verbose: bool) {
+    use tracing_subscriber::EnvFilter;
+    let default = if verbose { "kiln=debug" } else { "kiln=warn" };
+    let filter = EnvFilter::try_from_env("KILN_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .without_time()
+        .init();
+}

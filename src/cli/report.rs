@@ -1,0 +1,189 @@
+//! The only printing: results on stdout, problems on stderr, both also as JSON.
+
+use std::io::{IsTerminal as _, Write as _};
+
+use anstyle::{AnsiColor, Style};
+use serde_json::{Value, json};
+
+use super::arguments::Arguments;
+use super::diagnostic;
+use crate::derivation::Diagnostic;
+
+/// What a command found out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// Done, or yes.
+    Yes,
+    /// The answer is no: not reproducible, a policy violated, damage found.
+    No,
+}
+
+/// Why a command could not do what was asked.
+#[derive(Debug)]
+pub enum Failure {
+    /// Problems at places in files.
+    Diagnostics(Vec<Diagnostic>),
+    /// Anything else, possibly several.
+    Problems(Vec<Problem>),
+}
+
+/// What went wrong, why, and what to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// What failed and where.
+    pub message: String,
+    /// The chain of causes, nearest first.
+    pub because: Vec<String>,
+    /// Lines that belong to it, such as the end of a log.
+    pub details: Vec<String>,
+    /// The next steps.
+    pub hints: Vec<String>,
+}
+
+impl Problem {
+    /// States what failed.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            because: Vec::new(),
+            details: Vec::new(),
+            hints: Vec::new(),
+        }
+    }
+
+    /// States an error with its chain of causes.
+    pub fn from_error(error: &dyn std::error::Error) -> Self {
+        let mut problem = Self::new(error.to_string());
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            let text = error.to_string();
+            // A transparent error says what its cause says.
+            if problem.because.last() != Some(&text) && problem.message != text {
+                problem.because.push(text);
+            }
+            cause = error.source();
+        }
+        problem
+    }
+
+    /// Adds a cause.
+    #[must_use]
+    pub fn because(mut self, because: impl Into<String>) -> Self {
+        self.because.push(because.into());
+        self
+    }
+
+    /// Adds a next step.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+}
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Self {
+        Self::Problems(vec![problem])
+    }
+}
+
+/// Where and how things are printed.
+#[derive(Debug, Clone, Copy)]
+pub struct Output {
+    /// Results as JSON.
+    pub json: bool,
+    /// Colour on stderr.
+    pub color: bool,
+    /// Someone looks at stderr as it is written.
+    pub live: bool,
+    /// Show every line that builds write.
+    pub verbose: bool,
+}
+
+const ERROR: Style = AnsiColor::Red.on_default().bold();
+const NOTE: Style = AnsiColor::Cyan.on_default().bold();
+
+impl Output {
+    /// Decides from the arguments and from where the streams lead.
+    pub fn new(arguments: &Arguments) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        let color = match arguments.color {
+            clap::ColorChoice::Always => true,
+            clap::ColorChoice::Never => false,
+            clap::ColorChoice::Auto => {
+                anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never
+            }
+        };
+        Self { json: arguments.json, color, live: terminal, verbose: arguments.verbose }
+    }
+
+    /// Prints one result line; a reader that has gone away has seen enough.
+    pub fn line(&self, text: &str) {
+        self.bytes(format!("{text}\n").as_bytes());
+    }
+
+    /// Prints result bytes as they are.
+    pub fn bytes(&self, bytes: &[u8]) {
+        if std::io::stdout().lock().write_all(bytes).is_err() {
+            std::process::exit(0);
+        }
+    }
+
+    /// Prints the result as one JSON document, keys sorted.
+    pub fn document(&self, document: &Value) {
+        let text = serde_json::to_string_pretty(document).unwrap_or_default();
+        self.line(&text);
+    }
+
+    /// Tells something on stderr.
+    pub fn tell(&self, text: &str) {
+        anstream::eprintln!("{text}");
+    }
+
+    /// Reports why a command could not do it.
+    pub fn failure(&self, failure: &Failure) {
+        if self.json {
+            let errors: Vec<Value> = match failure {
+                Failure::Diagnostics(all) => all.iter().map(diagnostic::document).collect(),
+                Failure::Problems(all) => all.iter().map(document).collect(),
+            };
+            self.document(&json!({ "errors": errors }));
+        }
+        match failure {
+            Failure::Diagnostics(all) => self.tell(&diagnostic::render(all, self.color)),
+            Failure::Problems(all) => {
+                for problem in all {
+                    self.tell(&render(problem, self.color));
+                }
+            }
+        }
+    }
+}
+
+fn paint(style: Style, text: &str, color: bool) -> String {
+    if color { format!("{style}{text}{style:#}") } else { text.to_owned() }
+}
+
+/// Returns a problem in the house form.
+pub fn render(problem: &Problem, color: bool) -> String {
+    let mut text = format!("{} {}", paint(ERROR, "error:", color), problem.message);
+    for cause in &problem.because {
+        text.push_str(&format!("\n  {} {cause}", paint(NOTE, "because:", color)));
+    }
+    for line in &problem.details {
+        text.push_str(&format!("\n  | {line}"));
+    }
+    for hint in &problem.hints {
+        text.push_str(&format!("\n  {} {hint}", paint(NOTE, "hint:", color)));
+    }
+    text
+}
+
+fn document(problem: &Problem) -> Value {
+    json!({
+        "message": problem.message,
+        "because": problem.because,
+        "details": problem.details,
+        "hints": problem.hints,
+    })
+}
