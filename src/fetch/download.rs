@@ -123,7 +123,13 @@ impl Fetcher {
                 format!("`{host}` did not answer before")
             } else {
                 events(Event::Started { url: &url });
-                match self.download(&url, directory, events) {
+                let first = self.download(&url, directory, events);
+                // A name server or a link that stumbled once gets a second chance.
+                let outcome = match first {
+                    Err(Failure::Unreachable(_)) => self.download(&url, directory, events),
+                    other => other,
+                };
+                match outcome {
                     Ok((actual, size_bytes, path)) if actual == expected => {
                         return Ok(Fetched { path, size_bytes, from: Some(url) });
                     }
