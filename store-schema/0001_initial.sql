@@ -73,3 +73,9 @@ CREATE TABLE proofs (
 ) STRICT;
 
 CREATE INDEX proofs_by_action ON proofs (action, id);
+
+CREATE TABLE layers (
+    plan       BLOB PRIMARY KEY CHECK (length(plan) = 32),
+    diff_id    BLOB    NOT NULL CHECK (length(diff_id) = 32),
+    size_bytes INTEGER NOT NULL CHECK (size_bytes >= 0)
+) STRICT, WITHOUT ROWID;

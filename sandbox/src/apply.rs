@@ -34,9 +34,10 @@ pub(crate) struct StepFailure {
 pub(crate) fn apply(steps: &[Step]) -> Result<(), StepFailure> {
     let mut world = World::default();
     for step in steps {
-        world
-            .perform(step)
-            .map_err(|source| StepFailure { step: step.to_string(), source })?;
+        world.perform(step).map_err(|source| StepFailure {
+            step: step.to_string(),
+            source,
+        })?;
     }
     Ok(())
 }
@@ -47,7 +48,9 @@ fn broken(what: &'static str) -> io::Error {
 
 impl World {
     fn root(&self) -> io::Result<&OwnedFd> {
-        self.root.as_ref().ok_or_else(|| broken("the new root is not mounted yet"))
+        self.root
+            .as_ref()
+            .ok_or_else(|| broken("the new root is not mounted yet"))
     }
 
     fn perform(&mut self, step: &Step) -> io::Result<()> {
@@ -73,12 +76,19 @@ impl World {
                 make_parents(self.root()?, path)?;
                 Ok(symlinkat(target.as_str(), self.root()?, path.as_str())?)
             }
-            Step::File { path, content, executable } => {
+            Step::File {
+                path,
+                content,
+                executable,
+            } => {
                 let mode = if *executable { 0o755 } else { 0o644 };
                 write_file(self.root()?, path, content, mode)
             }
             Step::Attach { path, directory } => {
-                let mount = self.captured.pop_front().ok_or_else(|| broken("nothing captured"))?;
+                let mount = self
+                    .captured
+                    .pop_front()
+                    .ok_or_else(|| broken("nothing captured"))?;
                 if *directory {
                     make_directories(self.root()?, path)?;
                 } else {
@@ -104,9 +114,8 @@ impl World {
                 Ok(rustix::process::chdir("/")?)
             }
             Step::SealRoot => {
-                let attributes = libc::MOUNT_ATTR_RDONLY
-                    | libc::MOUNT_ATTR_NOSUID
-                    | libc::MOUNT_ATTR_NODEV;
+                let attributes =
+                    libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
                 sys::mount_setattr(self.root()?, attributes, false)
             }
             Step::LoopbackUp => sys::loopback_up(sys::control_socket()?.as_fd()),
@@ -127,9 +136,8 @@ fn capture(source: &std::path::Path, access: Access) -> io::Result<OwnedFd> {
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_RECURSIVE
         | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
-    let mount = open_tree(CWD, source, flags).map_err(|errno| {
-        io::Error::new(io::Error::from(errno).kind(), io::Error::from(errno))
-    })?;
+    let mount = open_tree(CWD, source, flags)
+        .map_err(|errno| io::Error::new(io::Error::from(errno).kind(), io::Error::from(errno)))?;
     let mut attributes = libc::MOUNT_ATTR_NOSUID;
     // Devices are files of the host's `/dev`; anything else must not be one.
     if !source.starts_with("/dev") {
@@ -149,18 +157,32 @@ fn new_mount(kind: &str, options: &[(&str, &str)]) -> io::Result<OwnedFd> {
     }
     fsconfig_create(context.as_fd())?;
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-    Ok(fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+    Ok(fsmount(
+        context.as_fd(),
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        attributes,
+    )?)
 }
 
 fn attach(mount: &OwnedFd, root: &OwnedFd, path: &str) -> io::Result<()> {
-    Ok(move_mount(mount, "", root, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
+    Ok(move_mount(
+        mount,
+        "",
+        root,
+        path,
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+    )?)
 }
 
 /// Creates a directory below the new root. Nobody else is in it yet, and every path was
 /// checked to be plain.
 fn make_directories(root: &OwnedFd, path: &str) -> io::Result<()> {
     for (end, _) in path.match_indices('/').chain([(path.len(), "")]) {
-        match mkdirat(root, path.get(..end).unwrap_or(path), Mode::from_raw_mode(0o755)) {
+        match mkdirat(
+            root,
+            path.get(..end).unwrap_or(path),
+            Mode::from_raw_mode(0o755),
+        ) {
             Ok(()) | Err(rustix::io::Errno::EXIST) => {}
             Err(errno) => return Err(errno.into()),
         }
@@ -204,6 +226,13 @@ fn drop_capabilities() -> io::Result<()> {
     set_capabilities_secure_bits(locked)?;
     clear_ambient_capability_set()?;
     let none = CapabilitySet::empty();
-    set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?;
+    set_capabilities(
+        None,
+        CapabilitySets {
+            effective: none,
+            permitted: none,
+            inheritable: none,
+        },
+    )?;
     Ok(())
 }

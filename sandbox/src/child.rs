@@ -32,7 +32,10 @@ pub(crate) const ENTER: &str = "enter new namespaces";
 /// Call it first in `main`: no thread may exist yet.
 pub fn enter_if_asked() {
     let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|argument| argument == CHILD_ARGUMENT) {
+    if arguments
+        .next()
+        .is_some_and(|argument| argument == CHILD_ARGUMENT)
+    {
         monitor();
     }
 }
@@ -57,7 +60,11 @@ impl Pipes {
             std::mem::forget(standard);
             Ok(moved)
         };
-        Ok(Self { life: away(0)?.into(), status: away(1)?.into(), log: away(2)? })
+        Ok(Self {
+            life: away(0)?.into(),
+            status: away(1)?.into(),
+            log: away(2)?,
+        })
     }
 
     fn fail(&mut self, step: &str, source: &io::Error) -> ! {
@@ -67,7 +74,10 @@ impl Pipes {
 
 fn fail(status: &mut File, step: &str, source: &io::Error) -> ! {
     let errno = source.raw_os_error().unwrap_or(0);
-    let report = Report::Failed { step: step.to_owned(), errno };
+    let report = Report::Failed {
+        step: step.to_owned(),
+        errno,
+    };
     // If even this fails, the parent sees a child that said nothing.
     sys::exit_now(if send(status, &report).is_ok() { 1 } else { 3 })
 }
@@ -76,7 +86,9 @@ fn monitor() -> ! {
     if sys::close_from(3).is_err() {
         sys::exit_now(3);
     }
-    let Ok(mut pipes) = Pipes::take() else { sys::exit_now(3) };
+    let Ok(mut pipes) = Pipes::take() else {
+        sys::exit_now(3)
+    };
     let request = match receive::<SandboxRequest>(&mut pipes.life) {
         Ok(Some(request)) => request,
         Ok(None) => sys::exit_now(3),
@@ -132,7 +144,10 @@ fn watch(mut pipes: Pipes, init: Pid) -> ! {
     let init_fd = rustix::process::Pid::from_raw(init.as_raw())
         .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))
         .and_then(|pid| {
-            Ok(rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?)
+            Ok(rustix::process::pidfd_open(
+                pid,
+                rustix::process::PidfdFlags::empty(),
+            )?)
         });
     if let Ok(init_fd) = init_fd {
         loop {
@@ -151,15 +166,20 @@ fn watch(mut pipes: Pipes, init: Pid) -> ! {
         sys::exit_now(3);
     }
     // Init can be waited for only when every process of its namespace is dead.
-    let Ok((_, _, usage)) = sys::wait_any(init.as_raw()) else { sys::exit_now(3) };
-    let micros = |time: libc::timeval| {
-        u64::try_from(time.tv_sec * 1_000_000 + time.tv_usec).unwrap_or(0)
+    let Ok((_, _, usage)) = sys::wait_any(init.as_raw()) else {
+        sys::exit_now(3)
     };
+    let micros =
+        |time: libc::timeval| u64::try_from(time.tv_sec * 1_000_000 + time.tv_usec).unwrap_or(0);
     let report = Report::Used {
         cpu_micros: micros(usage.ru_utime) + micros(usage.ru_stime),
         peak_memory_bytes: u64::try_from(usage.ru_maxrss).unwrap_or(0) * 1024,
     };
-    sys::exit_now(if send(&mut pipes.status, &report).is_ok() { 0 } else { 3 })
+    sys::exit_now(if send(&mut pipes.status, &report).is_ok() {
+        0
+    } else {
+        3
+    })
 }
 
 fn init(mut pipes: Pipes, alive: &OwnedFd, steps: &[Step], builder: &Builder) -> ! {
@@ -189,7 +209,11 @@ fn init(mut pipes: Pipes, alive: &OwnedFd, steps: &[Step], builder: &Builder) ->
                     Err(signal) => Report::Signaled(signal),
                 };
                 // Whatever else still runs dies with this process.
-                sys::exit_now(if send(&mut status, &report).is_ok() { 0 } else { 3 });
+                sys::exit_now(if send(&mut status, &report).is_ok() {
+                    0
+                } else {
+                    3
+                });
             }
             Ok(_) => {}
             Err(error) => fail(&mut status, "wait for the builder", &error),
@@ -201,7 +225,10 @@ fn become_program(mut pipes: Pipes, builder: &Builder) -> ! {
     let (step, error) = match prepare(&pipes, builder) {
         Err(failure) => failure,
         Ok((program, arguments, environment)) => (
-            format!("execute `{}`", builder.command.first().map_or("", String::as_str)),
+            format!(
+                "execute `{}`",
+                builder.command.first().map_or("", String::as_str)
+            ),
             sys::execute(&program, &arguments, &environment),
         ),
     };
@@ -213,7 +240,10 @@ type Prepared = (CString, Vec<CString>, Vec<CString>);
 /// Does everything up to `execve`; names the step that failed.
 fn prepare(pipes: &Pipes, builder: &Builder) -> Result<Prepared, (String, io::Error)> {
     let words = |words: &[String]| -> io::Result<Vec<CString>> {
-        words.iter().map(|word| CString::new(word.as_str()).map_err(io::Error::other)).collect()
+        words
+            .iter()
+            .map(|word| CString::new(word.as_str()).map_err(io::Error::other))
+            .collect()
     };
     let arguments = words(&builder.command);
     let environment = words(&builder.environment);
@@ -240,11 +270,16 @@ fn prepare(pipes: &Pipes, builder: &Builder) -> Result<Prepared, (String, io::Er
         sys::duplicate_to(pipes.log.as_fd(), 2)
     })?;
     step("reset signals", sys::reset_signals)?;
-    step("close every other descriptor", || sys::close_on_execute_from(3))?;
+    step("close every other descriptor", || {
+        sys::close_on_execute_from(3)
+    })?;
     let arguments = step("prepare the arguments", || arguments)?;
     let environment = step("prepare the environment", || environment)?;
     let program = step("prepare the arguments", || {
-        arguments.first().cloned().ok_or_else(|| io::ErrorKind::InvalidInput.into())
+        arguments
+            .first()
+            .cloned()
+            .ok_or_else(|| io::ErrorKind::InvalidInput.into())
     })?;
     step("install the system call filters", || {
         for filter in seccomp::filters().map_err(io::Error::other)? {
@@ -281,7 +316,9 @@ fn set_limits(builder: &Builder) -> io::Result<()> {
 }
 
 fn choose_cores(builder: &Builder) -> io::Result<()> {
-    let Some(cores) = &builder.cores else { return Ok(()) };
+    let Some(cores) = &builder.cores else {
+        return Ok(());
+    };
     let mut set = nix::sched::CpuSet::new();
     for core in cores {
         set.set(*core)?;

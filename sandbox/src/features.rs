@@ -29,12 +29,18 @@ pub enum FeatureState {
 
 /// Uses each feature once and reports what happened.
 pub fn features(launcher: &Launcher) -> Vec<Feature> {
-    vec![Feature { name: "sandbox", state: whole_sandbox(launcher) }]
+    vec![Feature {
+        name: "sandbox",
+        state: whole_sandbox(launcher),
+    }]
 }
 
 /// Runs a small program in a complete sandbox: namespaces, mounts, filters.
 fn whole_sandbox(launcher: &Launcher) -> FeatureState {
-    let missing = |why: String, remedy: &str| FeatureState::Missing { why, remedy: remedy.to_owned() };
+    let missing = |why: String, remedy: &str| FeatureState::Missing {
+        why,
+        remedy: remedy.to_owned(),
+    };
     // The probe's program is the host's own shell, with the libraries that it needs.
     let mut nodes = Vec::new();
     for top in ["/usr", "/lib", "/lib64", "/bin", "/nix", "/gnu"] {
@@ -66,7 +72,10 @@ fn whole_sandbox(launcher: &Launcher) -> FeatureState {
         umask: 0o022,
         cores: None,
         aslr: false,
-        limits: Limits { wall: Some(std::time::Duration::from_secs(10)), ..Limits::default() },
+        limits: Limits {
+            wall: Some(std::time::Duration::from_secs(10)),
+            ..Limits::default()
+        },
     };
     let cancel = match Cancel::new() {
         Ok(cancel) => cancel,
@@ -78,9 +87,11 @@ fn whole_sandbox(launcher: &Launcher) -> FeatureState {
             format!("a shell in the sandbox ended with {:?}", outcome.end),
             "run a shell of this machine by hand and see why it fails",
         ),
-        Err(SandboxError::Forbidden { step, setting, source }) => {
-            missing(format!("cannot {step}: {source}"), &setting)
-        }
+        Err(SandboxError::Forbidden {
+            step,
+            setting,
+            source,
+        }) => missing(format!("cannot {step}: {source}"), &setting),
         Err(error) => {
             let mut why = error.to_string();
             let mut source = std::error::Error::source(&error);

@@ -77,17 +77,30 @@ impl Cancel {
     /// When the system has no more descriptors.
     pub fn new() -> io::Result<Self> {
         let (reader, writer) = io::pipe()?;
-        Ok(Self { shared: Arc::new(CancelState { reader, writer: Mutex::new(Some(writer)) }) })
+        Ok(Self {
+            shared: Arc::new(CancelState {
+                reader,
+                writer: Mutex::new(Some(writer)),
+            }),
+        })
     }
 
     /// Ends every run that shares this, now and in the future.
     pub fn cancel(&self) {
-        self.shared.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.shared
+            .writer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
     }
 
     /// Returns whether [`Cancel::cancel`] was called.
     pub fn is_cancelled(&self) -> bool {
-        self.shared.writer.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+        self.shared
+            .writer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_none()
     }
 }
 
@@ -141,7 +154,10 @@ impl Launcher {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .map_err(|source| SandboxError::Spawn { program: self.program.clone(), source })
+            .map_err(|source| SandboxError::Spawn {
+                program: self.program.clone(),
+                source,
+            })
     }
 }
 
@@ -191,8 +207,14 @@ impl Run {
         if self.killed.is_some() {
             return None;
         }
-        let wall = self.limits.wall.map(|limit| (self.started + limit, End::WallLimit));
-        let silence = self.limits.silence.map(|limit| (self.heard + limit, End::SilenceLimit));
+        let wall = self
+            .limits
+            .wall
+            .map(|limit| (self.started + limit, End::WallLimit));
+        let silence = self
+            .limits
+            .silence
+            .map(|limit| (self.heard + limit, End::SilenceLimit));
         wall.into_iter().chain(silence).min_by_key(|(at, _)| *at)
     }
 
@@ -244,7 +266,9 @@ impl Run {
             Err(errno) => return Err(errno.into()),
         }
         let ready = |at: Option<usize>| {
-            at.and_then(|at| watched.get(at)).and_then(PollFd::any).unwrap_or(false)
+            at.and_then(|at| watched.get(at))
+                .and_then(PollFd::any)
+                .unwrap_or(false)
         };
         Ok((ready(Some(0)), ready(log_at), ready(cancel_at)))
     }
@@ -286,7 +310,8 @@ impl Run {
                     return Ok(true);
                 }
                 Ok(count) if self.received.len() < 1 << 16 => {
-                    self.received.extend_from_slice(block.get(..count).unwrap_or(&[]));
+                    self.received
+                        .extend_from_slice(block.get(..count).unwrap_or(&[]));
                 }
                 Ok(_) => return Err(io::Error::other("the sandbox reports without end")),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
@@ -303,14 +328,21 @@ fn finish(
     wall: Duration,
     log_bytes: u64,
 ) -> Result<Outcome, SandboxError> {
-    let mut usage = Usage { wall, log_bytes, ..Usage::default() };
+    let mut usage = Usage {
+        wall,
+        log_bytes,
+        ..Usage::default()
+    };
     let mut end = killed;
     let mut failure = None;
     for report in reports {
         match report {
             Report::Exited(status) => end = end.or(Some(End::Exited(*status))),
             Report::Signaled(signal) => end = end.or(Some(End::Signaled(*signal))),
-            Report::Used { cpu_micros, peak_memory_bytes } => {
+            Report::Used {
+                cpu_micros,
+                peak_memory_bytes,
+            } => {
                 usage.cpu = Duration::from_micros(*cpu_micros);
                 usage.peak_memory_bytes = *peak_memory_bytes;
             }
@@ -331,17 +363,22 @@ fn explain(step: String, source: io::Error) -> SandboxError {
     if step != ENTER {
         return SandboxError::Step { step, source };
     }
-    SandboxError::Forbidden { step, setting: blocking_setting(), source }
+    SandboxError::Forbidden {
+        step,
+        setting: blocking_setting(),
+        source,
+    }
 }
 
 /// Returns what on this host keeps users from making namespaces, and what to do about it.
 pub(crate) fn blocking_setting() -> String {
     let value = |path: &str| {
-        std::fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default()
+        std::fs::read_to_string(path)
+            .map(|text| text.trim().to_owned())
+            .unwrap_or_default()
     };
-    let set = |key: &str, value: &str| {
-        format!("`{key}` forbids it; as root: `sysctl -w {key}={value}`")
-    };
+    let set =
+        |key: &str, value: &str| format!("`{key}` forbids it; as root: `sysctl -w {key}={value}`");
     if value("/proc/sys/kernel/unprivileged_userns_clone") == "0" {
         return set("kernel.unprivileged_userns_clone", "1");
     }

@@ -125,30 +125,57 @@ pub fn steps(request: &SandboxRequest, is_directory: impl Fn(&PathBuf) -> bool) 
     }
     for node in &request.nodes {
         if let Node::Bind { source, access, .. } = node {
-            steps.push(Step::Capture { source: source.clone(), access: *access });
+            steps.push(Step::Capture {
+                source: source.clone(),
+                access: *access,
+            });
         }
     }
     steps.push(Step::MountRoot);
     for device in DEVICES {
-        steps.push(Step::Attach { path: format!("dev/{device}"), directory: false });
+        steps.push(Step::Attach {
+            path: format!("dev/{device}"),
+            directory: false,
+        });
     }
     for (path, target) in DEVICE_LINKS {
-        steps.push(Step::Symlink { path: path.to_owned(), target: target.to_owned() });
+        steps.push(Step::Symlink {
+            path: path.to_owned(),
+            target: target.to_owned(),
+        });
     }
     for node in &request.nodes {
         let path = relative(node.path());
         steps.push(match node {
             Node::Directory { .. } => Step::Directory { path },
-            Node::Symlink { target, .. } => Step::Symlink { path, target: target.clone() },
-            Node::File { content, executable, .. } => {
-                Step::File { path, content: content.clone(), executable: *executable }
-            }
-            Node::Bind { source, .. } => Step::Attach { path, directory: is_directory(source) },
+            Node::Symlink { target, .. } => Step::Symlink {
+                path,
+                target: target.clone(),
+            },
+            Node::File {
+                content,
+                executable,
+                ..
+            } => Step::File {
+                path,
+                content: content.clone(),
+                executable: *executable,
+            },
+            Node::Bind { source, .. } => Step::Attach {
+                path,
+                directory: is_directory(source),
+            },
         });
     }
     steps.extend([
-        Step::MountTmpfs { path: "dev/shm".to_owned(), mode: "1777" },
-        Step::MountTmpfs { path: "tmp".to_owned(), mode: "1777" },
+        Step::MountTmpfs {
+            path: "dev/shm".to_owned(),
+            mode: "1777",
+        },
+        Step::MountTmpfs {
+            path: "tmp".to_owned(),
+            mode: "1777",
+        },
         Step::MountProc,
         Step::PivotRoot,
         Step::SealRoot,
@@ -165,7 +192,11 @@ pub fn steps(request: &SandboxRequest, is_directory: impl Fn(&PathBuf) -> bool) 
 pub fn builder(request: &SandboxRequest) -> Builder {
     Builder {
         command: request.command.clone(),
-        environment: request.environment.iter().map(|(k, v)| format!("{k}={v}")).collect(),
+        environment: request
+            .environment
+            .iter()
+            .map(|(k, v)| format!("{k}={v}"))
+            .collect(),
         working_directory: request.working_directory.clone(),
         umask: request.umask,
         cores: request.cores.clone(),

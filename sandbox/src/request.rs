@@ -146,17 +146,27 @@ impl Node {
 
 fn plain(path: &str) -> Result<(), RequestError> {
     let good = path.strip_prefix('/').is_some_and(|rest| {
-        rest.split('/').all(|part| !matches!(part, "" | "." | "..") && !part.contains('\0'))
+        rest.split('/')
+            .all(|part| !matches!(part, "" | "." | "..") && !part.contains('\0'))
     });
-    if good { Ok(()) } else { Err(RequestError::Path(path.to_owned())) }
+    if good {
+        Ok(())
+    } else {
+        Err(RequestError::Path(path.to_owned()))
+    }
 }
 
 fn no_nul(text: &str) -> Result<(), RequestError> {
-    if text.contains('\0') { Err(RequestError::Nul(text.to_owned())) } else { Ok(()) }
+    if text.contains('\0') {
+        Err(RequestError::Nul(text.to_owned()))
+    } else {
+        Ok(())
+    }
 }
 
 fn below(path: &str, above: &str) -> bool {
-    path.strip_prefix(above).is_some_and(|rest| rest.starts_with('/'))
+    path.strip_prefix(above)
+        .is_some_and(|rest| rest.starts_with('/'))
 }
 
 impl SandboxRequest {

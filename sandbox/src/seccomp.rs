@@ -40,7 +40,10 @@ const CLOSED: [(&str, &[i64]); 10] = [
             LISTMOUNT,
         ],
     ),
-    ("namespaces: one set, made by init", &[libc::SYS_setns, libc::SYS_clone3]),
+    (
+        "namespaces: one set, made by init",
+        &[libc::SYS_setns, libc::SYS_clone3],
+    ),
     (
         "modes behind a pointer, which a filter cannot read",
         &[libc::SYS_openat2, libc::SYS_fchmodat2],
@@ -57,7 +60,10 @@ const CLOSED: [(&str, &[i64]); 10] = [
             libc::SYS_process_mrelease,
         ],
     ),
-    ("keyrings outlive a build", &[libc::SYS_add_key, libc::SYS_request_key, libc::SYS_keyctl]),
+    (
+        "keyrings outlive a build",
+        &[libc::SYS_add_key, libc::SYS_request_key, libc::SYS_keyctl],
+    ),
     (
         "large or young parts of the kernel with a history of holes",
         &[
@@ -115,9 +121,17 @@ const CLOSED: [(&str, &[i64]); 10] = [
     ),
     (
         "placement of memory on the machine's nodes",
-        &[libc::SYS_mbind, libc::SYS_migrate_pages, libc::SYS_move_pages, libc::SYS_set_mempolicy],
+        &[
+            libc::SYS_mbind,
+            libc::SYS_migrate_pages,
+            libc::SYS_move_pages,
+            libc::SYS_set_mempolicy,
+        ],
     ),
-    ("secret memory cannot be inspected", &[libc::SYS_memfd_secret]),
+    (
+        "secret memory cannot be inspected",
+        &[libc::SYS_memfd_secret],
+    ),
 ];
 
 /// Numbers that the C library crate does not name yet.
@@ -205,7 +219,10 @@ fn refused() -> Result<Rules, Failure> {
         (libc::SYS_mkdirat, 2),
     ] {
         for bits in SETUID_SETGID {
-            rules.entry(call).or_default().push(SeccompRule::new(vec![has_bits(mode, bits)?])?);
+            rules
+                .entry(call)
+                .or_default()
+                .push(SeccompRule::new(vec![has_bits(mode, bits)?])?);
         }
     }
     // The mode of `open` counts only when a file may be created.
@@ -231,12 +248,18 @@ fn refused() -> Result<Rules, Failure> {
     ] {
         let bits = u64::from(flag.unsigned_abs());
         for call in [libc::SYS_clone, libc::SYS_unshare] {
-            rules.entry(call).or_default().push(SeccompRule::new(vec![has_bits(0, bits)?])?);
+            rules
+                .entry(call)
+                .or_default()
+                .push(SeccompRule::new(vec![has_bits(0, bits)?])?);
         }
     }
     // CLONE_NEWTIME is part of the signal number in `clone`, so only `unshare` can ask for it.
     const NEWTIME: u64 = 0x80;
-    rules.entry(libc::SYS_unshare).or_default().push(SeccompRule::new(vec![has_bits(0, NEWTIME)?])?);
+    rules
+        .entry(libc::SYS_unshare)
+        .or_default()
+        .push(SeccompRule::new(vec![has_bits(0, NEWTIME)?])?);
     // Typing into a terminal, and the console's selection.
     for request in [libc::TIOCSTI, libc::TIOCLINUX] {
         let rule = SeccompRule::new(vec![equals(1, request)?])?;

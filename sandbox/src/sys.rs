@@ -9,7 +9,11 @@ use nix::libc;
 use nix::unistd::{ForkResult, Pid};
 
 fn check(result: libc::c_long) -> io::Result<libc::c_long> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
 }
 
 /// Splits the process in two; `None` is the child.
@@ -24,7 +28,12 @@ pub(crate) fn fork() -> io::Result<Option<Pid>> {
 
 /// Changes attributes of a mount and of everything mounted below it.
 pub(crate) fn mount_setattr(mount: &OwnedFd, set: u64, recursive: bool) -> io::Result<()> {
-    let attributes = libc::mount_attr { attr_set: set, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    let attributes = libc::mount_attr {
+        attr_set: set,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: 0,
+    };
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the descriptor is open, the path is an empty NUL-terminated string, and the
     // structure lives until the call returns; its size is passed.
@@ -53,7 +62,12 @@ pub(crate) fn close_from(first: u32) -> io::Result<()> {
 pub(crate) fn close_on_execute_from(first: u32) -> io::Result<()> {
     // SAFETY: no descriptor is closed by this call; the flag only marks them.
     check(unsafe {
-        libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
+        libc::syscall(
+            libc::SYS_close_range,
+            first,
+            u32::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
     })?;
     Ok(())
 }
@@ -65,7 +79,9 @@ pub(crate) fn reset_signals() -> io::Result<()> {
         // the C library keeps refuse, and have their default action anyway.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
-    nix::sys::signal::SigSet::empty().thread_set_mask().map_err(io::Error::from)
+    nix::sys::signal::SigSet::empty()
+        .thread_set_mask()
+        .map_err(io::Error::from)
 }
 
 /// Brings up the loopback interface of the current network namespace.
@@ -87,7 +103,9 @@ pub(crate) fn loopback_up(socket: BorrowedFd<'_>) -> io::Result<()> {
 /// Sets the NIS domain name of the current UTS namespace.
 pub(crate) fn set_domain_name(name: &str) -> io::Result<()> {
     // SAFETY: the pointer and the length describe the same readable bytes.
-    check(libc::c_long::from(unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) }))?;
+    check(libc::c_long::from(unsafe {
+        libc::setdomainname(name.as_ptr().cast(), name.len())
+    }))?;
     Ok(())
 }
 
@@ -102,7 +120,9 @@ pub(crate) fn adopt(number: i32) -> OwnedFd {
 pub(crate) fn duplicate_to(from: BorrowedFd<'_>, number: i32) -> io::Result<()> {
     // SAFETY: `dup2` on open descriptors has no memory effects; what `number` named before
     // is given up on purpose.
-    check(libc::c_long::from(unsafe { libc::dup2(from.as_raw_fd(), number) }))?;
+    check(libc::c_long::from(unsafe {
+        libc::dup2(from.as_raw_fd(), number)
+    }))?;
     Ok(())
 }
 
@@ -145,13 +165,22 @@ pub(crate) fn exit_now(status: i32) -> ! {
 /// Opens a socket that is only used to configure an interface.
 pub(crate) fn control_socket() -> io::Result<OwnedFd> {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-    socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
-        .map_err(io::Error::from)
+    socket(
+        AddressFamily::Inet,
+        SockType::Datagram,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )
+    .map_err(io::Error::from)
 }
 
 /// Returns whether a raw wait status is an exit, and its status or signal.
 pub(crate) fn decode_status(status: i32) -> Result<i32, i32> {
-    if libc::WIFEXITED(status) { Ok(libc::WEXITSTATUS(status)) } else { Err(libc::WTERMSIG(status)) }
+    if libc::WIFEXITED(status) {
+        Ok(libc::WEXITSTATUS(status))
+    } else {
+        Err(libc::WTERMSIG(status))
+    }
 }
 
 /// Makes reads of a descriptor return at once when there is nothing to read.

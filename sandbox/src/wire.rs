@@ -11,8 +11,9 @@ use bincode::config::{Configuration, Fixint, Limit, LittleEndian};
 /// Largest message, in bytes: requests hold a script and a few hundred paths.
 const MAX: usize = 64 << 20;
 
-const CONFIG: Configuration<LittleEndian, Fixint, Limit<MAX>> =
-    bincode::config::standard().with_fixed_int_encoding().with_limit::<MAX>();
+const CONFIG: Configuration<LittleEndian, Fixint, Limit<MAX>> = bincode::config::standard()
+    .with_fixed_int_encoding()
+    .with_limit::<MAX>();
 
 /// What the child tells the parent.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -24,7 +25,10 @@ pub(crate) enum Report {
     /// The program was killed.
     Signaled(i32),
     /// What all processes used: processor time in microseconds, memory in bytes.
-    Used { cpu_micros: u64, peak_memory_bytes: u64 },
+    Used {
+        cpu_micros: u64,
+        peak_memory_bytes: u64,
+    },
 }
 
 /// Writes one message: its length in four bytes, then its encoding.
@@ -45,14 +49,20 @@ pub(crate) fn receive<T: DeserializeOwned>(from: &mut impl Read) -> io::Result<O
     }
     let length = usize::try_from(u32::from_le_bytes(length)).map_err(io::Error::other)?;
     if length > MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "a message is too long"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "a message is too long",
+        ));
     }
     let mut bytes = vec![0; length];
     from.read_exact(&mut bytes)?;
     let (message, used): (T, usize) =
         bincode::serde::decode_from_slice(&bytes, CONFIG).map_err(io::Error::other)?;
     if used != bytes.len() {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "a message has trailing bytes"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "a message has trailing bytes",
+        ));
     }
     Ok(Some(message))
 }

@@ -25,7 +25,10 @@ fn request(script: &str) -> SandboxRequest {
     }];
     for top in ["bin", "lib", "lib64", "sbin"] {
         let target = format!("usr/{top}");
-        nodes.push(Node::Symlink { path: format!("/{top}"), target });
+        nodes.push(Node::Symlink {
+            path: format!("/{top}"),
+            target,
+        });
     }
     SandboxRequest {
         nodes,
@@ -38,14 +41,21 @@ fn request(script: &str) -> SandboxRequest {
         umask: 0o022,
         cores: None,
         aslr: false,
-        limits: Limits { wall: Some(Duration::from_secs(60)), ..Limits::default() },
+        limits: Limits {
+            wall: Some(Duration::from_secs(60)),
+            ..Limits::default()
+        },
     }
 }
 
 fn run_request(request: &SandboxRequest) -> (Outcome, String) {
     let mut log = Vec::new();
     let outcome = launcher()
-        .run(request, &mut |bytes| log.extend_from_slice(bytes), &Cancel::new().unwrap())
+        .run(
+            request,
+            &mut |bytes| log.extend_from_slice(bytes),
+            &Cancel::new().unwrap(),
+        )
         .unwrap_or_else(|error| panic!("{error:?}"));
     (outcome, String::from_utf8_lossy(&log).into_owned())
 }
@@ -58,14 +68,20 @@ fn run(script: &str) -> (End, String) {
 /// Asserts that a script succeeds outside and fails inside.
 fn forbidden(script: &str) {
     let outside = Command::new("bash").args(["-c", script]).output().unwrap();
-    assert!(outside.status.success(), "does not work outside: {script}: {outside:?}");
+    assert!(
+        outside.status.success(),
+        "does not work outside: {script}: {outside:?}"
+    );
     let (end, log) = run(script);
     assert_ne!(end, End::Exited(0), "works inside: {script}\n{log}");
 }
 
 #[test]
 fn status_signal_and_log_come_back() {
-    assert_eq!(run("echo out; echo err >&2; exit 7"), (End::Exited(7), "out\nerr\n".to_owned()));
+    assert_eq!(
+        run("echo out; echo err >&2; exit 7"),
+        (End::Exited(7), "out\nerr\n".to_owned())
+    );
     assert_eq!(run("kill -TERM $$").0, End::Signaled(15));
 }
 
@@ -98,13 +114,23 @@ fn nothing_can_be_written_but_what_was_granted() {
     let bind = |access| {
         let mut request = request("echo after > /data/input && echo new > /data/new");
         let source = directory.path().to_owned();
-        request.nodes.push(Node::Bind { path: "/data".to_owned(), source, access });
+        request.nodes.push(Node::Bind {
+            path: "/data".to_owned(),
+            source,
+            access,
+        });
         run_request(&request).0.end
     };
     assert_ne!(bind(Access::ReadOnly), End::Exited(0));
-    assert_eq!(std::fs::read_to_string(directory.path().join("input")).unwrap(), "before");
+    assert_eq!(
+        std::fs::read_to_string(directory.path().join("input")).unwrap(),
+        "before"
+    );
     assert_eq!(bind(Access::ReadWrite), End::Exited(0));
-    assert_eq!(std::fs::read_to_string(directory.path().join("input")).unwrap(), "after\n");
+    assert_eq!(
+        std::fs::read_to_string(directory.path().join("input")).unwrap(),
+        "after\n"
+    );
     assert_ne!(run("touch /file").0, End::Exited(0));
     assert_ne!(run("mkdir /usr/x").0, End::Exited(0));
     assert_eq!(run("touch /tmp/file /dev/shm/file").0, End::Exited(0));
@@ -142,7 +168,10 @@ fn new_namespaces_mounts_and_traces_are_refused() {
 fn other_processes_cannot_be_seen() {
     let (_, log) = run("ls /proc | grep -E '^[0-9]+$' | sort -n | tr '\\n' ' '");
     // init, the shell, and the pipeline.
-    let pids: Vec<u32> = log.split_whitespace().map(|pid| pid.parse().unwrap()).collect();
+    let pids: Vec<u32> = log
+        .split_whitespace()
+        .map(|pid| pid.parse().unwrap())
+        .collect();
     assert!(pids.len() <= 7 && pids[0] == 1, "{pids:?}");
     assert_ne!(run("readlink /proc/1/exe").0, End::Exited(0));
     assert_ne!(run("cat /proc/1/environ").0, End::Exited(0));
@@ -155,8 +184,14 @@ fn the_kernel_s_settings_and_devices_cannot_be_changed() {
         forbidden("echo \"$(cat /proc/sys/kernel/core_pattern)\" > /proc/sys/kernel/core_pattern");
     }
     assert_ne!(run("chmod 666 /dev/null").0, End::Exited(0));
-    assert_ne!(run("echo x > /proc/sys/kernel/core_pattern").0, End::Exited(0));
-    assert_eq!(run("echo x > /dev/null && head -c 4 /dev/zero | wc -c").0, End::Exited(0));
+    assert_ne!(
+        run("echo x > /proc/sys/kernel/core_pattern").0,
+        End::Exited(0)
+    );
+    assert_eq!(
+        run("echo x > /dev/null && head -c 4 /dev/zero | wc -c").0,
+        End::Exited(0)
+    );
 }
 
 #[test]
@@ -193,7 +228,9 @@ fn cancelling_ends_a_run_at_once() {
             other.cancel();
         });
         let started = Instant::now();
-        let outcome = launcher().run(&request("sleep 60"), &mut |_| {}, &cancel).unwrap();
+        let outcome = launcher()
+            .run(&request("sleep 60"), &mut |_| {}, &cancel)
+            .unwrap();
         assert_eq!(outcome.end, End::Cancelled);
         assert!(started.elapsed() < Duration::from_secs(20));
     });
@@ -222,7 +259,10 @@ fn daemons_die_with_the_build() {
 #[test]
 fn a_daemon_that_holds_the_log_does_not_hold_the_run() {
     let started = Instant::now();
-    assert_eq!(run("sleep 60 & echo done"), (End::Exited(0), "done\n".to_owned()));
+    assert_eq!(
+        run("sleep 60 & echo done"),
+        (End::Exited(0), "done\n".to_owned())
+    );
     assert!(started.elapsed() < Duration::from_secs(20));
 }
 
@@ -245,12 +285,26 @@ fn bad_requests_are_refused_before_anything_is_created() {
             other => panic!("{other:?}"),
         }
     };
-    let directory = |path: &str| Node::Directory { path: path.to_owned() };
+    let directory = |path: &str| Node::Directory {
+        path: path.to_owned(),
+    };
     assert_eq!(refused(&|r| r.command.clear()), RequestError::NoCommand);
-    assert!(matches!(refused(&|r| r.command = vec!["sh".to_owned()]), RequestError::Path(_)));
-    assert!(matches!(refused(&|r| r.nodes.push(directory("/a/../b"))), RequestError::Path(_)));
-    assert!(matches!(refused(&|r| r.nodes.push(directory("/proc/x"))), RequestError::Reserved(_)));
-    assert!(matches!(refused(&|r| r.nodes.push(directory("/usr/x"))), RequestError::Overlap { .. }));
+    assert!(matches!(
+        refused(&|r| r.command = vec!["sh".to_owned()]),
+        RequestError::Path(_)
+    ));
+    assert!(matches!(
+        refused(&|r| r.nodes.push(directory("/a/../b"))),
+        RequestError::Path(_)
+    ));
+    assert!(matches!(
+        refused(&|r| r.nodes.push(directory("/proc/x"))),
+        RequestError::Reserved(_)
+    ));
+    assert!(matches!(
+        refused(&|r| r.nodes.push(directory("/usr/x"))),
+        RequestError::Overlap { .. }
+    ));
     assert!(matches!(
         refused(&|r| r.nodes.push(Node::Bind {
             path: "/x".to_owned(),
@@ -277,10 +331,18 @@ fn a_missing_program_is_named() {
 
 #[test]
 fn nothing_remains_after_many_runs() {
-    let mounts = || std::fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count();
+    let mounts = || {
+        std::fs::read_to_string("/proc/self/mountinfo")
+            .unwrap()
+            .lines()
+            .count()
+    };
     let children = || {
         let path = format!("/proc/self/task/{}/children", std::process::id());
-        std::fs::read_to_string(path).unwrap_or_default().split_whitespace().count()
+        std::fs::read_to_string(path)
+            .unwrap_or_default()
+            .split_whitespace()
+            .count()
     };
     let before = (mounts(), children());
     for _ in 0..30 {
@@ -302,8 +364,17 @@ fn an_ordinary_user_without_any_capability() {
     std::fs::copy(child, &probe).unwrap();
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
-    let output = Command::new(&probe).arg("--probe").uid(65534).gid(65534).output().unwrap();
+    let output = Command::new(&probe)
+        .arg("--probe")
+        .uid(65534)
+        .gid(65534)
+        .output()
+        .unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(text.contains("sandbox: works"), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        text.contains("sandbox: works"),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     assert!(text.contains("user: 65534"), "{text}");
 }

@@ -83,7 +83,11 @@ impl Log {
                 Err(source) => return Err(failed("create the log", &path, source)),
             }
         }
-        Err(failed("number the log", &directory, std::io::ErrorKind::AlreadyExists.into()))
+        Err(failed(
+            "number the log",
+            &directory,
+            std::io::ErrorKind::AlreadyExists.into(),
+        ))
     }
 
     /// Takes bytes as the build wrote them.
@@ -95,7 +99,8 @@ impl Log {
         }
         for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
             let room = MAX_LINE.saturating_sub(self.pending.len());
-            self.pending.extend_from_slice(piece.get(..piece.len().min(room)).unwrap_or(piece));
+            self.pending
+                .extend_from_slice(piece.get(..piece.len().min(room)).unwrap_or(piece));
             if piece.ends_with(b"\n") {
                 self.end_line(on_line);
             }
@@ -134,7 +139,11 @@ impl Log {
             path: self.path,
             source,
         })?;
-        Ok(FinishedLog { name: self.name, phase: self.phase, tail: self.tail.into() })
+        Ok(FinishedLog {
+            name: self.name,
+            phase: self.phase,
+            tail: self.tail.into(),
+        })
     }
 }
 
@@ -144,15 +153,21 @@ impl Log {
 /// [`BuildError::Access`] when it cannot be read or written.
 pub fn copy_log(store: &Store, name: &str, to: &mut dyn Write) -> Result<(), BuildError> {
     let path = store.root().join("logs").join(name);
-    let failed =
-        |source| BuildError::Access { operation: "read the log", path: path.clone(), source };
-    let mut decoder = File::open(&path).and_then(zstd::Decoder::new).map_err(failed)?;
+    let failed = |source| BuildError::Access {
+        operation: "read the log",
+        path: path.clone(),
+        source,
+    };
+    let mut decoder = File::open(&path)
+        .and_then(zstd::Decoder::new)
+        .map_err(failed)?;
     let mut block = vec![0; 1 << 16];
     loop {
         match decoder.read(&mut block) {
             Ok(0) => return Ok(()),
             Ok(count) => {
-                to.write_all(block.get(..count).unwrap_or(&block)).map_err(failed)?;
+                to.write_all(block.get(..count).unwrap_or(&block))
+                    .map_err(failed)?;
             }
             // A build that is still running, or was killed, leaves an unfinished frame.
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(()),

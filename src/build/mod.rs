@@ -37,7 +37,11 @@ pub struct Conditions {
 impl Conditions {
     /// Returns the conditions of an ordinary build.
     pub fn ordinary(cores: usize) -> Self {
-        Self { salt: String::new(), host_name: "localhost".to_owned(), cores }
+        Self {
+            salt: String::new(),
+            host_name: "localhost".to_owned(),
+            cores,
+        }
     }
 }
 
@@ -125,7 +129,9 @@ pub enum BuildError {
 }
 
 fn describe(end: &End, phase: Option<&str>) -> String {
-    let during = phase.map(|phase| format!(" in phase `{phase}`")).unwrap_or_default();
+    let during = phase
+        .map(|phase| format!(" in phase `{phase}`"))
+        .unwrap_or_default();
     match end {
         End::Exited(status) => format!("failed{during} with exit status {status}"),
         End::Signaled(signal) => format!("was killed{during} by signal {signal}"),
@@ -173,13 +179,21 @@ impl Builder<'_> {
         on_line: &mut dyn FnMut(LogLine<'_>),
     ) -> Result<Built, BuildError> {
         let digest = action.digest();
-        let run = action.run().ok_or_else(|| BuildError::NotARun(action.name.to_string()))?;
+        let run = action
+            .run()
+            .ok_or_else(|| BuildError::NotARun(action.name.to_string()))?;
         let scratch = self.store.scratch()?;
         let additions = additions(action, digest, conditions, &scratch);
-        let world = world::World { store: self.store, action, run, scratch: &scratch };
+        let world = world::World {
+            store: self.store,
+            action,
+            run,
+            scratch: &scratch,
+        };
         world.lay_out(&additions)?;
         let request = world.request(&additions, limits, conditions)?;
-        self.store.record_action(digest, &action.name, &action.json())?;
+        self.store
+            .record_action(digest, &action.name, &action.json())?;
 
         let mut log = log::Log::create(self.store, digest)?;
         let started = SystemTime::now();
@@ -189,8 +203,10 @@ impl Builder<'_> {
             self.cancel,
         );
         let log = log.finish(on_line)?;
-        let outcome = outcome
-            .map_err(|source| BuildError::Sandbox { name: action.name.to_string(), source })?;
+        let outcome = outcome.map_err(|source| BuildError::Sandbox {
+            name: action.name.to_string(),
+            source,
+        })?;
         let succeeded = outcome.end == End::Exited(0);
         let record = BuildRecord {
             action: digest,
@@ -217,7 +233,11 @@ impl Builder<'_> {
             });
         }
         let outputs = outputs::collect(action, digest, &additions, &world.candidates()?)?;
-        Ok(Built { outputs, record, _scratch: scratch })
+        Ok(Built {
+            outputs,
+            record,
+            _scratch: scratch,
+        })
     }
 }
 
@@ -228,13 +248,22 @@ fn additions(
     conditions: &Conditions,
     scratch: &Scratch,
 ) -> BTreeMap<OutputName, Addition> {
-    let ActionKind::Build { outputs, .. } = &action.kind else { return BTreeMap::new() };
+    let ActionKind::Build { outputs, .. } = &action.kind else {
+        return BTreeMap::new();
+    };
     outputs
         .iter()
         .map(|(output, name)| {
             let told = scratch_path(digest, output, name, &conditions.salt);
             let tree = scratch.path().join("outputs").join(output.as_str());
-            (output.clone(), Addition { tree, name: name.clone(), scratch: Some(told) })
+            (
+                output.clone(),
+                Addition {
+                    tree,
+                    name: name.clone(),
+                    scratch: Some(told),
+                },
+            )
         })
         .collect()
 }

@@ -20,11 +20,12 @@ pub(super) fn collect(
     additions: &BTreeMap<OutputName, Addition>,
     candidates: &BTreeSet<StorePath>,
 ) -> Result<BTreeMap<OutputName, ObjectPlan>, BuildError> {
-    let ActionKind::Build { checks, .. } = &action.kind else { return Ok(BTreeMap::new()) };
+    let ActionKind::Build { checks, .. } = &action.kind else {
+        return Ok(BTreeMap::new());
+    };
     let trees: Vec<Addition> = additions.values().cloned().collect();
     let plans = add::plan(&trees, candidates)?;
-    let outputs: BTreeMap<OutputName, ObjectPlan> =
-        additions.keys().cloned().zip(plans).collect();
+    let outputs: BTreeMap<OutputName, ObjectPlan> = additions.keys().cloned().zip(plans).collect();
     for (output, plan) in &outputs {
         if plan.listing.is_empty() {
             return Err(BuildError::EmptyOutput {
@@ -42,11 +43,7 @@ pub(super) fn collect(
     Ok(outputs)
 }
 
-fn check_static(
-    action: &Action,
-    output: &OutputName,
-    plan: &ObjectPlan,
-) -> Result<(), BuildError> {
+fn check_static(action: &Action, output: &OutputName, plan: &ObjectPlan) -> Result<(), BuildError> {
     let root = TreeRoot::open(plan.tree()).map_err(StoreError::from)?;
     let mut dynamic = Vec::new();
     for (path, entry) in plan.listing.iter() {

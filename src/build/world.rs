@@ -61,7 +61,9 @@ impl World<'_> {
                     let archive = self.only_file(&source.object)?;
                     unpack::unpack(&archive, &into).map_err(failed)?;
                 }
-                SourceLayout::Copy => worktree::copy_tree(&object, &into, worktree::Select::All).map_err(failed)?,
+                SourceLayout::Copy => {
+                    worktree::copy_tree(&object, &into, worktree::Select::All).map_err(failed)?
+                }
             }
         }
         Ok(())
@@ -71,7 +73,10 @@ impl World<'_> {
     fn only_file(&self, object: &StorePath) -> Result<PathBuf, BuildError> {
         let listing = self.store.listing(object)?;
         let base = self.store.host_path(object);
-        Ok(listing.iter().next().map_or_else(|| base.clone(), |(path, _)| base.join(path.as_str())))
+        Ok(listing
+            .iter()
+            .next()
+            .map_or_else(|| base.clone(), |(path, _)| base.join(path.as_str())))
     }
 
     /// Returns the objects that the build can see, its root left out.
@@ -99,7 +104,9 @@ impl World<'_> {
         conditions: &Conditions,
     ) -> Result<SandboxRequest, BuildError> {
         let mut nodes = self.root_nodes()?;
-        nodes.push(Node::Directory { path: STORE_PREFIX.to_owned() });
+        nodes.push(Node::Directory {
+            path: STORE_PREFIX.to_owned(),
+        });
         for path in self.visible()? {
             nodes.push(Node::Bind {
                 path: path.to_string(),
@@ -163,7 +170,10 @@ impl World<'_> {
             }
             let inside = format!("/{path}");
             nodes.push(match entry {
-                Entry::Symlink { target } => Node::Symlink { path: inside, target: target.clone() },
+                Entry::Symlink { target } => Node::Symlink {
+                    path: inside,
+                    target: target.clone(),
+                },
                 Entry::Directory | Entry::File { .. } => Node::Bind {
                     path: inside,
                     source: base.join(path.as_str()),

@@ -7,9 +7,15 @@ use crate::derivation::Diagnostic;
 
 /// Returns diagnostics as text for people, in order.
 pub fn render(diagnostics: &[Diagnostic], color: bool) -> String {
-    let renderer = if color { Renderer::styled() } else { Renderer::plain() };
-    let texts: Vec<String> =
-        diagnostics.iter().map(|diagnostic| render_one(diagnostic, &renderer)).collect();
+    let renderer = if color {
+        Renderer::styled()
+    } else {
+        Renderer::plain()
+    };
+    let texts: Vec<String> = diagnostics
+        .iter()
+        .map(|diagnostic| render_one(diagnostic, &renderer))
+        .collect();
     texts.join("\n\n")
 }
 
@@ -22,9 +28,12 @@ fn render_one(diagnostic: &Diagnostic, renderer: &Renderer) -> String {
         Some(label) => mark.label(label.as_str()),
         None => mark,
     };
-    let snippet =
-        Snippet::source(text.as_str()).path(diagnostic.file.shown.as_str()).annotation(mark);
-    let group = Level::ERROR.primary_title(diagnostic.message.as_str()).element(snippet);
+    let snippet = Snippet::source(text.as_str())
+        .path(diagnostic.file.shown.as_str())
+        .annotation(mark);
+    let group = Level::ERROR
+        .primary_title(diagnostic.message.as_str())
+        .element(snippet);
     let mut rendered = renderer.render(&[group]).to_string();
     if let Some(because) = &diagnostic.because {
         rendered.push_str(&format!("\n  because: {because}"));

@@ -5,7 +5,9 @@ use crate::build::{BuildError, in_words};
 use crate::derivation::{Definition, Diagnostic, Kind, Source};
 use crate::fetch::{Attempt, FetchError};
 use crate::hash::Sha256Digest;
+use crate::image::ImageError;
 use crate::plan::{Step, StepKind};
+use crate::projection::ProjectionError;
 use crate::realise::RealiseError;
 use crate::store::StoreError;
 
@@ -51,14 +53,20 @@ pub(super) fn realise(
     definition: Option<&Definition>,
 ) -> Failure {
     match error {
-        RealiseError::Fetch { source, package, .. } => match (step, definition) {
+        RealiseError::Fetch {
+            source, package, ..
+        } => match (step, definition) {
             (Some(step), Some(definition)) => fetch_at(source, step, definition),
             _ => fetch(source, package.as_str()).into(),
         },
-        RealiseError::Unpack { source, .. } => with_fetch_hint(Problem::from_error(error), source).into(),
+        RealiseError::Unpack { source, .. } => {
+            with_fetch_hint(Problem::from_error(error), source).into()
+        }
         RealiseError::Tree { source, path, .. } => {
             let at = definition.and_then(|definition| {
-                let Kind::Package(build) = &definition.kind else { return None };
+                let Kind::Package(build) = &definition.kind else {
+                    return None;
+                };
                 build.sources.values().find_map(|found| match found {
                     Source::Tree { path: written } if written.value == *path => {
                         Some((definition, written.range()))
@@ -68,9 +76,10 @@ pub(super) fn realise(
             });
             match at {
                 Some((definition, span)) => Failure::Diagnostics(vec![
-                    definition.problem(span, error.to_string()).because(source.to_string()).hint(
-                        "name a directory beside the derivation file",
-                    ),
+                    definition
+                        .problem(span, error.to_string())
+                        .because(source.to_string())
+                        .hint("name a directory beside the derivation file"),
                 ]),
                 None => Problem::from_error(error).into(),
             }
@@ -79,7 +88,8 @@ pub(super) fn realise(
         RealiseError::Test { source, package } => match build(source, step, definition) {
             Failure::Problems(mut all) => {
                 for problem in &mut all {
-                    problem.message = format!("the test of `{package}` failed: {}", problem.message);
+                    problem.message =
+                        format!("the test of `{package}` failed: {}", problem.message);
                 }
                 Failure::Problems(all)
             }
@@ -91,15 +101,22 @@ pub(super) fn realise(
         RealiseError::Store(error) => store(error),
         RealiseError::Access { source, .. } => {
             let problem = Problem::from_error(error);
-            if source.kind() == std::io::ErrorKind::StorageFull { full(problem) } else { problem }
-                .into()
+            if source.kind() == std::io::ErrorKind::StorageFull {
+                full(problem)
+            } else {
+                problem
+            }
+            .into()
         }
         RealiseError::Cancelled => Problem::new("interrupted").into(),
     }
 }
 
 fn tried(attempts: &[Attempt]) -> Vec<String> {
-    attempts.iter().map(|attempt| format!("{}: {}", attempt.url, attempt.why)).collect()
+    attempts
+        .iter()
+        .map(|attempt| format!("{}: {}", attempt.url, attempt.why))
+        .collect()
 }
 
 /// The line that says where a mirror is.
@@ -176,8 +193,14 @@ fn places(
 ) -> Option<(std::ops::Range<usize>, std::ops::Range<usize>)> {
     match &definition.kind {
         Kind::Package(build) => build.sources.values().find_map(|source| match source {
-            Source::Remote { urls, sha256: declared, .. } if declared.value == sha256 => {
-                let first = urls.first().map_or_else(|| declared.range(), |url| url.range());
+            Source::Remote {
+                urls,
+                sha256: declared,
+                ..
+            } if declared.value == sha256 => {
+                let first = urls
+                    .first()
+                    .map_or_else(|| declared.range(), |url| url.range());
                 Some((declared.range(), first))
             }
             _ => None,
@@ -213,7 +236,13 @@ pub(super) fn build(
     }
     let package = step.map_or("PACKAGE", |step| step.package.as_str());
     match error {
-        BuildError::Failed { action, end, limits, tail, .. } => {
+        BuildError::Failed {
+            action,
+            end,
+            limits,
+            tail,
+            ..
+        } => {
             problem.details.clone_from(tail);
             problem = match end {
                 End::WallLimit => problem.hint(format!(
@@ -230,7 +259,10 @@ pub(super) fn build(
                 )),
                 End::Cancelled | End::Exited(_) | End::Signaled(_) => problem,
             };
-            if tail.iter().any(|line| NETWORK_WORDS.iter().any(|word| line.contains(word))) {
+            if tail
+                .iter()
+                .any(|line| NETWORK_WORDS.iter().any(|word| line.contains(word)))
+            {
                 problem = problem.hint(
                     "builds have no network, ever: declare what it downloads as a `[sources.NAME]`",
                 );
@@ -241,17 +273,26 @@ pub(super) fn build(
             problem
         }
         BuildError::EmptyOutput { output, action, .. } => problem
-            .hint(format!("the `install` phase must put files into `${output}`"))
+            .hint(format!(
+                "the `install` phase must put files into `${output}`"
+            ))
             .hint(format!("what it did: `kiln log {action}`")),
         BuildError::NotStatic { files, .. } => {
-            problem.details = files.iter().map(|(path, why)| format!("{path}: {why}")).collect();
+            problem.details = files
+                .iter()
+                .map(|(path, why)| format!("{path}: {why}"))
+                .collect();
             problem.hint("link with `-static`, or leave `linkage` out of the output")
         }
-        BuildError::Source { source, .. } => with_fetch_hint(problem, source)
-            .hint(format!("`unpack = false` gives `{package}` the file as it is")),
-        BuildError::Sandbox { source: SandboxError::Forbidden { setting, .. }, .. } => {
-            problem.hint(setting.clone()).hint("`kiln doctor` tests this machine")
-        }
+        BuildError::Source { source, .. } => with_fetch_hint(problem, source).hint(format!(
+            "`unpack = false` gives `{package}` the file as it is"
+        )),
+        BuildError::Sandbox {
+            source: SandboxError::Forbidden { setting, .. },
+            ..
+        } => problem
+            .hint(setting.clone())
+            .hint("`kiln doctor` tests this machine"),
         BuildError::Sandbox { .. } => problem.hint("`kiln doctor` tests this machine"),
         BuildError::Store(error) => return store(error),
         BuildError::Access { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
@@ -260,6 +301,93 @@ pub(super) fn build(
         _ => problem,
     }
     .into()
+}
+
+/// Says why contents are not one image, at the place in the image's file.
+pub(super) fn projection(error: &ProjectionError, definition: &Definition) -> Failure {
+    let Kind::Image(image) = &definition.kind else {
+        return Problem::from_error(error).into();
+    };
+    let content = |package: &crate::hash::PackageName| {
+        image.contents.iter().find(|content| {
+            crate::derivation::resolve(&content.package, &definition.file.package) == *package
+        })
+    };
+    let diagnostic = match error {
+        ProjectionError::NoSuchFile {
+            package,
+            path,
+            nearest,
+        } => {
+            let span = content(package)
+                .and_then(|content| {
+                    content
+                        .files
+                        .iter()
+                        .flatten()
+                        .find(|file| file.value == *path)
+                })
+                .map_or(0..0, crate::derivation::Spanned::range);
+            let problem = definition
+                .problem(span, error.to_string())
+                .label("no such file");
+            match nearest {
+                Some(near) => problem.hint(format!("did you mean `{near}`?")),
+                None => problem.hint(format!("`kiln build {package}` prints where its files are")),
+            }
+        }
+        ProjectionError::NotFlat {
+            package,
+            references,
+        } => {
+            let span = content(package).map_or(0..0, |content| content.package.range());
+            let places: Vec<String> = references
+                .iter()
+                .map(|place| {
+                    format!(
+                        "`{}` at byte {} names `{}`",
+                        place.file, place.offset, place.target
+                    )
+                })
+                .collect();
+            definition
+                .problem(span, error.to_string())
+                .because(places.join("; "))
+                .hint("choose only `files` that name nothing, or build the package so that it does not")
+        }
+        ProjectionError::Conflict { second, .. } => {
+            let span = image
+                .contents
+                .iter()
+                .find(|content| second.ends_with(content.package.value.as_str()))
+                .map_or(0..0, |content| content.package.range());
+            definition
+                .problem(span, error.to_string())
+                .hint("choose `files` of one of them, or put one elsewhere with `to`")
+        }
+    };
+    Failure::Diagnostics(vec![diagnostic])
+}
+
+/// Says why an image could not be made or written.
+pub(super) fn image(error: &ImageError) -> Failure {
+    let problem = Problem::from_error(error);
+    match error {
+        ImageError::NotALayout(_) => problem
+            .hint("name a new or empty directory, or an OCI layout to add to")
+            .into(),
+        ImageError::DamagedBlob { path, .. } => problem
+            .hint(format!(
+                "delete `{}`; it will be made again",
+                path.display()
+            ))
+            .into(),
+        ImageError::Access { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+            full(problem).into()
+        }
+        ImageError::Store(error) => store(error),
+        _ => problem.into(),
+    }
 }
 
 /// Returns the file of a definition and the line where it says what is built.

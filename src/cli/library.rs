@@ -33,7 +33,9 @@ enum Place {
 
 impl Files {
     pub(super) fn new(project: Option<&Project>) -> Self {
-        Self { derivations: project.map(|project| project.derivations.clone()) }
+        Self {
+            derivations: project.map(|project| project.derivations.clone()),
+        }
     }
 
     /// Returns where a name leads. Without a project, every name means the standard set.
@@ -55,7 +57,9 @@ impl Library for Files {
     fn read(&self, package: &PackageName) -> Result<Option<Arc<SourceFile>>, String> {
         let (shown, text) = match self.place(package) {
             Place::Standard(name) => {
-                let Some(file) = STANDARD.get_file(format!("{name}.toml")) else { return Ok(None) };
+                let Some(file) = STANDARD.get_file(format!("{name}.toml")) else {
+                    return Ok(None);
+                };
                 let text = file.contents_utf8().ok_or("it is not UTF-8")?.to_owned();
                 (format!("<std>/{name}.toml"), text)
             }
@@ -74,21 +78,35 @@ impl Library for Files {
                 (shorten(&path), text)
             }
         };
-        Ok(Some(Arc::new(SourceFile { package: package.clone(), shown, text })))
+        Ok(Some(Arc::new(SourceFile {
+            package: package.clone(),
+            shown,
+            text,
+        })))
     }
 
     fn names(&self) -> Vec<String> {
         let mut names = Vec::new();
         collect_standard(&STANDARD, &mut names);
         match &self.derivations {
-            None => names.extend(names.clone().iter().filter_map(|name| {
-                name.strip_prefix(PREFIX).map(str::to_owned)
-            })),
+            None => names.extend(
+                names
+                    .clone()
+                    .iter()
+                    .filter_map(|name| name.strip_prefix(PREFIX).map(str::to_owned)),
+            ),
             Some(directory) => {
-                for entry in ignore::WalkBuilder::new(directory).standard_filters(false).build() {
+                for entry in ignore::WalkBuilder::new(directory)
+                    .standard_filters(false)
+                    .build()
+                {
                     let Ok(entry) = entry else { continue };
-                    let Ok(relative) = entry.path().strip_prefix(directory) else { continue };
-                    if relative.extension().is_some_and(|extension| extension == "toml")
+                    let Ok(relative) = entry.path().strip_prefix(directory) else {
+                        continue;
+                    };
+                    if relative
+                        .extension()
+                        .is_some_and(|extension| extension == "toml")
                         && let Some(text) = relative.with_extension("").to_str()
                     {
                         names.push(text.to_owned());
@@ -106,7 +124,10 @@ fn collect_standard(directory: &Dir<'_>, names: &mut Vec<String>) {
         match entry {
             DirEntry::Dir(below) => collect_standard(below, names),
             DirEntry::File(file) => {
-                if let Some(name) = file.path().to_str().and_then(|path| path.strip_suffix(".toml"))
+                if let Some(name) = file
+                    .path()
+                    .to_str()
+                    .and_then(|path| path.strip_suffix(".toml"))
                 {
                     names.push(format!("{PREFIX}{name}"));
                 }
@@ -118,7 +139,10 @@ fn collect_standard(directory: &Dir<'_>, names: &mut Vec<String>) {
 /// Returns a path as people write it: relative to where they are, if it is below.
 fn shorten(path: &Path) -> String {
     let here = std::env::current_dir().unwrap_or_default();
-    path.strip_prefix(&here).unwrap_or(path).display().to_string()
+    path.strip_prefix(&here)
+        .unwrap_or(path)
+        .display()
+        .to_string()
 }
 
 impl Trees for Files {
@@ -156,7 +180,11 @@ fn write_out(directory: &Dir<'_>, top: &Path, into: &Path) -> Result<(), FetchEr
     for entry in directory.entries() {
         let relative = entry.path().strip_prefix(top).unwrap_or(entry.path());
         let to = into.join(relative);
-        let failed = |source| FetchError::Access { operation: "write", path: to.clone(), source };
+        let failed = |source| FetchError::Access {
+            operation: "write",
+            path: to.clone(),
+            source,
+        };
         match entry {
             DirEntry::Dir(below) => {
                 std::fs::create_dir(&to).map_err(failed)?;

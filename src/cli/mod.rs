@@ -57,15 +57,20 @@ fn dispatch(arguments: &Arguments, output: &Output) -> Result<Answer, Failure> {
     let session = Session::open(arguments, output)?;
     match &arguments.command {
         Command::Build(build) => command::build::run(&session, build),
-        Command::Image(_) | Command::Prove(_) => Ok(Answer::Yes),
+        Command::Image(image) => command::image::run(&session, image),
+        Command::Prove(prove) => command::prove::run(&session, prove),
         Command::Log { target } => command::log::run(&session, target),
         Command::Show(show) => command::show::run(&session, show),
         Command::Closure { target, tree, size } => {
             command::closure::run(&session, target, *tree, *size)
         }
         Command::Why { from, to } => command::why::run(&session, from, to),
-        Command::Store { command: StoreCommand::Ls } => command::store::list(&session),
-        Command::Store { command: StoreCommand::Verify } => command::store::verify(&session),
+        Command::Store {
+            command: StoreCommand::Ls,
+        } => command::store::list(&session),
+        Command::Store {
+            command: StoreCommand::Verify,
+        } => command::store::verify(&session),
         Command::Completions { .. } | Command::Doctor => Ok(Answer::Yes),
     }
 }

@@ -46,7 +46,14 @@ impl Progress {
     pub(super) fn new(output: Output) -> Self {
         let bars = MultiProgress::new();
         let total = ProgressBar::hidden();
-        Self { output, state: Mutex::new(State { total, bars, running: BTreeMap::new() }) }
+        Self {
+            output,
+            state: Mutex::new(State {
+                total,
+                bars,
+                running: BTreeMap::new(),
+            }),
+        }
     }
 
     fn say(&self, state: &State, text: &str) {
@@ -54,12 +61,6 @@ impl Progress {
         if !self.output.live || state.bars.println(text).is_err() {
             self.output.tell(text);
         }
-    }
-
-    /// Tells something between events.
-    pub(super) fn tell(&self, text: &str) {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        self.say(&state, text);
     }
 
     /// Takes the live lines away.
@@ -88,7 +89,9 @@ impl Progress {
     fn started(&self, state: &mut State, id: StepId, step: &Step) {
         let (doing, _) = verb(step);
         let bar = if self.output.live {
-            let bar = state.bars.insert_before(&state.total, ProgressBar::new_spinner());
+            let bar = state
+                .bars
+                .insert_before(&state.total, ProgressBar::new_spinner());
             bar.set_style(style("  {spinner} {prefix} {wide_msg} {elapsed}"));
             bar.set_prefix(format!("{doing} {}", step.label));
             bar.enable_steady_tick(TICK);
@@ -105,7 +108,9 @@ impl Progress {
 
     fn ended(&self, state: &mut State, id: StepId, step: &Step, failed: bool) {
         state.total.inc(1);
-        let Some((bar, since)) = state.running.remove(&id) else { return };
+        let Some((bar, since)) = state.running.remove(&id) else {
+            return;
+        };
         bar.finish_and_clear();
         state.bars.remove(&bar);
         let (doing, done) = verb(step);
@@ -138,12 +143,17 @@ impl Observer for Progress {
             Event::Finished => self.ended(&mut state, id, step, false),
             Event::Failed => self.ended(&mut state, id, step, true),
             Event::Waiting => {
-                self.say(&state, &format!("waiting for another kiln that does {}", step.label));
+                self.say(
+                    &state,
+                    &format!("waiting for another kiln that does {}", step.label),
+                );
             }
             Event::AddressFailed { why } => self.say(&state, &format!("warning: {why}")),
             Event::Downloading { received, total } => {
                 if let Some(bar) = bar {
-                    let of = total.map(|total| format!(" of {}", bytes(total))).unwrap_or_default();
+                    let of = total
+                        .map(|total| format!(" of {}", bytes(total)))
+                        .unwrap_or_default();
                     bar.set_message(format!("{}{of}", bytes(received)));
                 }
             }

@@ -114,7 +114,12 @@ impl Output {
                 anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never
             }
         };
-        Self { json: arguments.json, color, live: terminal, verbose: arguments.verbose }
+        Self {
+            json: arguments.json,
+            color,
+            live: terminal,
+            verbose: arguments.verbose,
+        }
     }
 
     /// Prints one result line; a reader that has gone away has seen enough.
@@ -161,7 +166,11 @@ impl Output {
 }
 
 fn paint(style: Style, text: &str, color: bool) -> String {
-    if color { format!("{style}{text}{style:#}") } else { text.to_owned() }
+    if color {
+        format!("{style}{text}{style:#}")
+    } else {
+        text.to_owned()
+    }
 }
 
 /// Returns a problem in the house form.

@@ -1,8 +1,8 @@
 //! Everything that most commands need, opened once.
 
 use std::num::NonZero;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use kiln_sandbox::{Cancel, Launcher};
 
@@ -108,8 +108,9 @@ impl Session {
         let mut diagnostics = Vec::new();
         let mut problems = Vec::new();
         for failure in &realised.failures {
-            let definition =
-                graph.step(failure.step).and_then(|step| loaded.definitions.get(&step.package));
+            let definition = graph
+                .step(failure.step)
+                .and_then(|step| loaded.definitions.get(&step.package));
             match hints::realise(&failure.error, graph.step(failure.step), definition) {
                 Failure::Diagnostics(mut all) => diagnostics.append(&mut all),
                 Failure::Problems(mut all) => problems.append(&mut all),
@@ -126,7 +127,11 @@ impl Session {
 
     /// Reads what a user named: a store path, an action digest, or a package.
     pub(super) fn target(&self, text: &str) -> Result<Target, Failure> {
-        let base = text.trim_end_matches('/').rsplit('/').next().unwrap_or(text);
+        let base = text
+            .trim_end_matches('/')
+            .rsplit('/')
+            .next()
+            .unwrap_or(text);
         if let Ok(path) = StorePath::from_base_name(base) {
             return match self.store.object(&path) {
                 Ok(Some(_)) => Ok(Target::Object(path)),
@@ -149,14 +154,19 @@ impl Session {
             Target::Package(name) => {
                 let loaded = self.load(std::slice::from_ref(&name))?;
                 let graph = self.graph(&loaded)?;
-                self.known_output(&graph, &name)?.ok_or_else(|| not_built(&name))
+                self.known_output(&graph, &name)?
+                    .ok_or_else(|| not_built(&name))
             }
             Target::Action(digest) => {
-                let found =
-                    self.store.realisation(digest).map_err(|error| hints::store(&error))?;
-                found.and_then(|(outputs, _)| outputs.into_values().next()).ok_or_else(|| {
-                    Problem::new(format!("the action `{digest}` produced nothing here")).into()
-                })
+                let found = self
+                    .store
+                    .realisation(digest)
+                    .map_err(|error| hints::store(&error))?;
+                found
+                    .and_then(|(outputs, _)| outputs.into_values().next())
+                    .ok_or_else(|| {
+                        Problem::new(format!("the action `{digest}` produced nothing here")).into()
+                    })
             }
         }
     }
@@ -176,7 +186,11 @@ impl Session {
 
     /// Looks up what is there, and does nothing else.
     pub(super) fn known(&self, graph: &Graph) -> Result<Realised, Failure> {
-        let progress = Progress::new(Output { live: false, verbose: false, ..self.output });
+        let progress = Progress::new(Output {
+            live: false,
+            verbose: false,
+            ..self.output
+        });
         Realiser {
             store: &self.store,
             launcher: &self.launcher,
@@ -196,7 +210,8 @@ impl Session {
 /// Reads a package's name as typed.
 pub(super) fn package(text: &str) -> Result<PackageName, Failure> {
     let text = text.strip_suffix(".toml").unwrap_or(text);
-    text.parse().map_err(|error: crate::hash::NameError| Problem::from_error(&error).into())
+    text.parse()
+        .map_err(|error: crate::hash::NameError| Problem::from_error(&error).into())
 }
 
 /// Says that something has to be built first.

@@ -50,7 +50,11 @@ impl Settings {
                 known.push(base);
             }
         }
-        Ok(Self { store: store_directory(arguments)?, project, mirrors })
+        Ok(Self {
+            store: store_directory(arguments)?,
+            project,
+            mirrors,
+        })
     }
 }
 
@@ -81,7 +85,9 @@ fn store_directory(arguments: &Arguments) -> Result<PathBuf, Failure> {
 
 fn find_upwards(name: &str) -> Option<PathBuf> {
     let here = std::env::current_dir().ok()?;
-    here.ancestors().map(|directory| directory.join(name)).find(|file| file.is_file())
+    here.ancestors()
+        .map(|directory| directory.join(name))
+        .find(|file| file.is_file())
 }
 
 fn read_project(file: &Path) -> Result<(Project, BTreeMap<String, Vec<String>>), Failure> {
@@ -95,9 +101,13 @@ fn read_project(file: &Path) -> Result<(Project, BTreeMap<String, Vec<String>>),
     let unreadable = |why: String| {
         Failure::from(Problem::new(format!("cannot read `{}`", file.display())).because(why))
     };
-    let length = std::fs::metadata(file).map_err(|error| unreadable(error.to_string()))?.len();
+    let length = std::fs::metadata(file)
+        .map_err(|error| unreadable(error.to_string()))?
+        .len();
     if length > MAX_FILE {
-        return Err(unreadable(format!("it has {length} bytes; a `kiln.toml` has at most 1 MiB")));
+        return Err(unreadable(format!(
+            "it has {length} bytes; a `kiln.toml` has at most 1 MiB"
+        )));
     }
     let text = std::fs::read_to_string(file).map_err(|error| unreadable(error.to_string()))?;
     let settings: File = toml::from_str(&text).map_err(|error| {
@@ -106,13 +116,19 @@ fn read_project(file: &Path) -> Result<(Project, BTreeMap<String, Vec<String>>),
             shown: file.display().to_string(),
             text: text.clone(),
         });
-        let diagnostic =
-            Diagnostic::new(&source, error.span().unwrap_or(0..0), error.message().to_owned())
-                .hint("known keys: `derivations = \"DIR\"` and `[mirrors]`");
+        let diagnostic = Diagnostic::new(
+            &source,
+            error.span().unwrap_or(0..0),
+            error.message().to_owned(),
+        )
+        .hint("known keys: `derivations = \"DIR\"` and `[mirrors]`");
         Failure::Diagnostics(vec![diagnostic])
     })?;
     let directory = file.parent().unwrap_or(Path::new("."));
-    let derivations =
-        directory.join(settings.derivations.unwrap_or_else(|| PathBuf::from("derivations")));
+    let derivations = directory.join(
+        settings
+            .derivations
+            .unwrap_or_else(|| PathBuf::from("derivations")),
+    );
     Ok((Project { derivations }, settings.mirrors))
 }

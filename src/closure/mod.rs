@@ -104,7 +104,11 @@ mod tests {
     }
 
     fn reference(to: u8) -> Reference {
-        Reference { target: object(to), file: "file".parse().unwrap(), offset: 0 }
+        Reference {
+            target: object(to),
+            file: "file".parse().unwrap(),
+            offset: 0,
+        }
     }
 
     fn graph(edges: &[(u8, &[u8])]) -> Graph {

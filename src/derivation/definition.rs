@@ -112,8 +112,13 @@ pub enum Phase {
 
 impl Phase {
     /// All phases, in order.
-    pub const ALL: [Self; 5] =
-        [Self::Prepare, Self::Configure, Self::Build, Self::Check, Self::Install];
+    pub const ALL: [Self; 5] = [
+        Self::Prepare,
+        Self::Configure,
+        Self::Build,
+        Self::Check,
+        Self::Install,
+    ];
 
     /// Returns its key in a derivation file.
     pub fn as_str(self) -> &'static str {
@@ -247,10 +252,9 @@ pub(super) fn read(fields: &mut Fields<'_, '_>) -> Option<Definition> {
             format!("the file defines several things: {}", present.join(", "))
         };
         let file = fields.file;
-        fields.report(
-            Diagnostic::new(file, fields.span(), message)
-                .hint("a file has exactly one of `[build]`, `[debian]`, `[recipe]`, `[image]`, `[policy]`"),
-        );
+        fields.report(Diagnostic::new(file, fields.span(), message).hint(
+            "a file has exactly one of `[build]`, `[debian]`, `[recipe]`, `[image]`, `[policy]`",
+        ));
         return None;
     };
     let versioned = matches!(*kind, "build" | "debian");
@@ -263,7 +267,11 @@ pub(super) fn read(fields: &mut Fields<'_, '_>) -> Option<Definition> {
         _ => image::read_policy(fields).map(Kind::Policy),
     };
     fields.finish();
-    let definition = Definition { file: Arc::clone(fields.file), meta: meta?, kind: kind? };
+    let definition = Definition {
+        file: Arc::clone(fields.file),
+        meta: meta?,
+        kind: kind?,
+    };
     if let Err(error) = definition.object_name("out") {
         fields.problem(0..0, error.to_string());
     }
@@ -273,12 +281,22 @@ pub(super) fn read(fields: &mut Fields<'_, '_>) -> Option<Definition> {
 fn read_meta(fields: &mut Fields<'_, '_>, versioned: bool) -> Option<Meta> {
     let name = fields.required("name");
     let name = fields.parsed::<ObjectName>(name);
-    let version =
-        if versioned { fields.required("version") } else { fields.text("version") };
+    let version = if versioned {
+        fields.required("version")
+    } else {
+        fields.text("version")
+    };
     let summary = fields.required("summary");
-    let license = if versioned { fields.required("license") } else { fields.text("license") };
+    let license = if versioned {
+        fields.required("license")
+    } else {
+        fields.text("license")
+    };
     if let Some(license) = &license
-        && !license.value.chars().all(|c| c.is_ascii_alphanumeric() || " .+-()".contains(c))
+        && !license
+            .value
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || " .+-()".contains(c))
     {
         fields.problem(license.range(), "`license` is not an SPDX expression");
     }

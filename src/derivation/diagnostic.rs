@@ -28,11 +28,13 @@ pub struct Spanned<T> {
     pub span: (usize, usize),
 }
 
-
 impl<T> Spanned<T> {
     /// Joins a value and its place.
     pub fn new(value: T, span: &Span) -> Self {
-        Self { value, span: (span.start, span.end) }
+        Self {
+            value,
+            span: (span.start, span.end),
+        }
     }
 
     /// Returns the place.
@@ -42,7 +44,10 @@ impl<T> Spanned<T> {
 
     /// Returns another value at the same place.
     pub fn with<U>(&self, value: U) -> Spanned<U> {
-        Spanned { value, span: self.span }
+        Spanned {
+            value,
+            span: self.span,
+        }
     }
 }
 
@@ -99,7 +104,11 @@ impl Diagnostic {
 
     /// Returns the line and column of the place, both from 1; columns count characters.
     pub fn position(&self) -> (usize, usize) {
-        let before = self.file.text.get(..self.span.start).unwrap_or(&self.file.text);
+        let before = self
+            .file
+            .text
+            .get(..self.span.start)
+            .unwrap_or(&self.file.text);
         let line = before.matches('\n').count() + 1;
         let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
         (line, column)
@@ -110,10 +119,7 @@ impl Diagnostic {
 ///
 /// Likeness is the Damerau-Levenshtein distance (optimal string alignment); at most a
 /// third of the word may differ. The first of several equally near ones is taken.
-pub fn nearest<'a>(
-    wanted: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub fn nearest<'a>(wanted: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let limit = (wanted.chars().count() / 3).max(1);
     candidates
         .into_iter()
@@ -155,7 +161,10 @@ mod tests {
         assert_eq!(distance("", "abc"), 3);
         assert_eq!(distance("kitten", "sitting"), 3);
         assert_eq!(distance("ab", "ba"), 1);
-        assert_eq!(nearest("tools/dahs", ["tools/sed", "tools/dash"]), Some("tools/dash"));
+        assert_eq!(
+            nearest("tools/dahs", ["tools/sed", "tools/dash"]),
+            Some("tools/dash")
+        );
         assert_eq!(nearest("x", ["tools/sed"]), None);
     }
 }

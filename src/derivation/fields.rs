@@ -27,7 +27,14 @@ impl<'a, 'p> Fields<'a, 'p> {
         what: impl Into<String>,
         problems: &'p mut Vec<Diagnostic>,
     ) -> Self {
-        Self { file, table, span, what: what.into(), asked: RefCell::default(), problems }
+        Self {
+            file,
+            table,
+            span,
+            what: what.into(),
+            asked: RefCell::default(),
+            problems,
+        }
     }
 
     /// Returns where the table stands.
@@ -51,12 +58,19 @@ impl<'a, 'p> Fields<'a, 'p> {
 
     fn get(&self, key: &'static str) -> Option<(&'a DeValue<'a>, Span)> {
         self.asked.borrow_mut().push(key);
-        self.table.get(key).map(|value| (value.get_ref(), value.span()))
+        self.table
+            .get(key)
+            .map(|value| (value.get_ref(), value.span()))
     }
 
     fn wrong_type(&mut self, key: &str, wanted: &str, found: &DeValue<'_>, span: Span) {
-        let message = format!("`{key}` is {} {}", article(found.type_str()), found.type_str());
-        let diagnostic = Diagnostic::new(self.file, span, message).label(format!("expected {wanted}"));
+        let message = format!(
+            "`{key}` is {} {}",
+            article(found.type_str()),
+            found.type_str()
+        );
+        let diagnostic =
+            Diagnostic::new(self.file, span, message).label(format!("expected {wanted}"));
         self.problems.push(diagnostic);
     }
 
@@ -75,8 +89,8 @@ impl<'a, 'p> Fields<'a, 'p> {
         if !self.has(key) {
             self.asked.borrow_mut().push(key);
             let message = format!("{} has no `{key}`", self.what);
-            let diagnostic =
-                Diagnostic::new(self.file, self.span.clone(), message).hint(format!("add `{key} = \"…\"`"));
+            let diagnostic = Diagnostic::new(self.file, self.span.clone(), message)
+                .hint(format!("add `{key} = \"…\"`"));
             self.problems.push(diagnostic);
             return None;
         }
@@ -108,7 +122,9 @@ impl<'a, 'p> Fields<'a, 'p> {
     }
 
     pub fn texts(&mut self, key: &'static str) -> Vec<Spanned<String>> {
-        let Some((value, span)) = self.get(key) else { return Vec::new() };
+        let Some((value, span)) = self.get(key) else {
+            return Vec::new();
+        };
         let DeValue::Array(items) = value else {
             self.wrong_type(key, "a list of strings", value, span);
             return Vec::new();
@@ -131,12 +147,17 @@ impl<'a, 'p> Fields<'a, 'p> {
         key: &'static str,
     ) -> Vec<Spanned<T>> {
         let texts = self.texts(key);
-        texts.into_iter().filter_map(|text| self.parsed(Some(text))).collect()
+        texts
+            .into_iter()
+            .filter_map(|text| self.parsed(Some(text)))
+            .collect()
     }
 
     /// Reads a table of texts.
     pub fn text_map(&mut self, key: &'static str) -> BTreeMap<String, Spanned<String>> {
-        let Some((value, span)) = self.get(key) else { return BTreeMap::new() };
+        let Some((value, span)) = self.get(key) else {
+            return BTreeMap::new();
+        };
         let DeValue::Table(table) = value else {
             self.wrong_type(key, "a table of strings", value, span);
             return BTreeMap::new();
@@ -174,7 +195,9 @@ impl<'a, 'p> Fields<'a, 'p> {
         key: &'static str,
         mut read: impl FnMut(&Spanned<String>, &mut Fields<'_, '_>) -> Option<T>,
     ) -> Vec<T> {
-        let Some((value, span)) = self.get(key) else { return Vec::new() };
+        let Some((value, span)) = self.get(key) else {
+            return Vec::new();
+        };
         let DeValue::Table(outer) = value else {
             self.wrong_type(key, "a table of tables", value, span);
             return Vec::new();
@@ -199,7 +222,9 @@ impl<'a, 'p> Fields<'a, 'p> {
         key: &'static str,
         mut read: impl FnMut(&mut Fields<'_, '_>) -> Option<T>,
     ) -> Vec<T> {
-        let Some((value, span)) = self.get(key) else { return Vec::new() };
+        let Some((value, span)) = self.get(key) else {
+            return Vec::new();
+        };
         let DeValue::Array(items) = value else {
             self.wrong_type(key, "a list of tables", value, span);
             return Vec::new();
@@ -255,5 +280,9 @@ impl<'a, 'p> Fields<'a, 'p> {
 }
 
 fn article(noun: &str) -> &'static str {
-    if noun.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" }
+    if noun.starts_with(['a', 'e', 'i', 'o', 'u']) {
+        "an"
+    } else {
+        "a"
+    }
 }

@@ -119,10 +119,13 @@ impl FromStr for Rule {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|rule| rule.as_str() == text).ok_or_else(|| {
-            let known: Vec<&str> = Self::ALL.iter().map(|rule| rule.as_str()).collect();
-            format!("`{text}` is not a rule (known: {})", known.join(", "))
-        })
+        Self::ALL
+            .into_iter()
+            .find(|rule| rule.as_str() == text)
+            .ok_or_else(|| {
+                let known: Vec<&str> = Self::ALL.iter().map(|rule| rule.as_str()).collect();
+                format!("`{text}` is not a rule (known: {})", known.join(", "))
+            })
     }
 }
 
@@ -149,8 +152,12 @@ pub(super) fn read_image(fields: &mut Fields<'_, '_>) -> Option<Image> {
         {
             let file = f.file;
             f.report(
-                Diagnostic::new(file, layout.range(), format!("`{}` is not a layout", layout.value))
-                    .hint("the only layout is `flat`"),
+                Diagnostic::new(
+                    file,
+                    layout.range(),
+                    format!("`{}` is not a layout", layout.value),
+                )
+                .hint("the only layout is `flat`"),
             );
         }
         let contents = f.list("contents", read_content);
@@ -159,8 +166,9 @@ pub(super) fn read_image(fields: &mut Fields<'_, '_>) -> Option<Image> {
         }
         let policy = f.required("policy");
         let policy = f.parsed::<PackageName>(policy);
-        let working_directory =
-            f.text("working-directory").map_or_else(|| "/".to_owned(), |text| text.value);
+        let working_directory = f
+            .text("working-directory")
+            .map_or_else(|| "/".to_owned(), |text| text.value);
         Some(Image {
             layout: Layout::Flat,
             contents,
@@ -184,23 +192,34 @@ fn plain(texts: Vec<Spanned<String>>) -> Vec<String> {
 }
 
 fn plain_map(map: BTreeMap<String, Spanned<String>>) -> BTreeMap<String, String> {
-    map.into_iter().map(|(key, text)| (key, text.value)).collect()
+    map.into_iter()
+        .map(|(key, text)| (key, text.value))
+        .collect()
 }
 
 fn absolute(fields: &mut Fields<'_, '_>, key: &'static str) -> BTreeSet<RelPath> {
-    fields.parsed_texts::<Absolute>(key).into_iter().map(|path| path.value.0).collect()
+    fields
+        .parsed_texts::<Absolute>(key)
+        .into_iter()
+        .map(|path| path.value.0)
+        .collect()
 }
 
 fn read_user(fields: &mut Fields<'_, '_>) -> Option<(u32, u32)> {
     let text = fields.text("user")?;
-    let ids = text.value.split_once(':').and_then(|(user, group)| {
-        Some((user.parse::<u32>().ok()?, group.parse::<u32>().ok()?))
-    });
+    let ids = text
+        .value
+        .split_once(':')
+        .and_then(|(user, group)| Some((user.parse::<u32>().ok()?, group.parse::<u32>().ok()?)));
     if ids.is_none() {
         let file = fields.file;
         fields.report(
-            Diagnostic::new(file, text.range(), format!("`{}` is not a user", text.value))
-                .hint("write numbers, user and group: `65534:65534`"),
+            Diagnostic::new(
+                file,
+                text.range(),
+                format!("`{}` is not a user", text.value),
+            )
+            .hint("write numbers, user and group: `65534:65534`"),
         );
     }
     ids
@@ -217,8 +236,12 @@ fn read_ports(fields: &mut Fields<'_, '_>) -> BTreeSet<String> {
         } else {
             let file = fields.file;
             fields.report(
-                Diagnostic::new(file, text.range(), format!("`{}` is not a port", text.value))
-                    .hint("write the number and the protocol: `8080/tcp`"),
+                Diagnostic::new(
+                    file,
+                    text.range(),
+                    format!("`{}` is not a port", text.value),
+                )
+                .hint("write the number and the protocol: `8080/tcp`"),
             );
         }
     }
@@ -228,12 +251,18 @@ fn read_ports(fields: &mut Fields<'_, '_>) -> BTreeSet<String> {
 fn read_content(fields: &mut Fields<'_, '_>) -> Option<Content> {
     let package = fields.required("package");
     let package = fields.parsed::<PackageName>(package);
-    let files = fields.has("files").then(|| fields.parsed_texts::<RelPath>("files"));
+    let files = fields
+        .has("files")
+        .then(|| fields.parsed_texts::<RelPath>("files"));
     let to = match fields.text("to") {
         Some(text) if text.value == "/" => None,
         other => fields.parsed::<Absolute>(other).map(|path| path.value.0),
     };
-    Some(Content { package: package?, files, to })
+    Some(Content {
+        package: package?,
+        files,
+        to,
+    })
 }
 
 fn read_exception(fields: &mut Fields<'_, '_>) -> Option<Exception> {
@@ -245,7 +274,11 @@ fn read_exception(fields: &mut Fields<'_, '_>) -> Option<Exception> {
     if reason.value.trim().is_empty() {
         fields.problem(reason.range(), "an exception needs a reason");
     }
-    Some(Exception { rule: rule?.value, path: path?.value.0, reason: reason.value })
+    Some(Exception {
+        rule: rule?.value,
+        path: path?.value.0,
+        reason: reason.value,
+    })
 }
 
 pub(super) fn read_policy(fields: &mut Fields<'_, '_>) -> Option<Policy> {
@@ -254,6 +287,8 @@ pub(super) fn read_policy(fields: &mut Fields<'_, '_>) -> Option<Policy> {
         if rules.is_empty() {
             f.problem(f.span(), "the policy has no rules");
         }
-        Some(Policy { rules: rules.into_iter().map(|rule| rule.value).collect() })
+        Some(Policy {
+            rules: rules.into_iter().map(|rule| rule.value).collect(),
+        })
     })
 }

@@ -40,9 +40,11 @@ pub fn parse(file: &Arc<SourceFile>) -> Result<Definition, Vec<Diagnostic>> {
     problems.sort_by_key(|problem| (problem.span.start, problem.span.end));
     match definition {
         Some(definition) if problems.is_empty() => Ok(definition),
-        _ if problems.is_empty() => {
-            Err(vec![Diagnostic::new(file, 0..0, "the file defines nothing")])
-        }
+        _ if problems.is_empty() => Err(vec![Diagnostic::new(
+            file,
+            0..0,
+            "the file defines nothing",
+        )]),
         _ => Err(problems),
     }
 }
@@ -50,8 +52,12 @@ pub fn parse(file: &Arc<SourceFile>) -> Result<Definition, Vec<Diagnostic>> {
 fn read(file: &Arc<SourceFile>, problems: &mut Vec<Diagnostic>) -> Option<Definition> {
     if file.text.len() > MAX_FILE {
         problems.push(
-            Diagnostic::new(file, 0..0, format!("the file has {} bytes", file.text.len()))
-                .hint("a derivation file has at most 1 MiB; keep large data beside it"),
+            Diagnostic::new(
+                file,
+                0..0,
+                format!("the file has {} bytes", file.text.len()),
+            )
+            .hint("a derivation file has at most 1 MiB; keep large data beside it"),
         );
         return None;
     }

@@ -15,8 +15,20 @@ pub(super) const MAIN_SOURCE: &str = "source";
 
 /// Variables that kiln sets itself.
 pub(super) const RESERVED_VARIABLES: [&str; 14] = [
-    "HOME", "IFS", "JOBS", "LC_ALL", "PATH", "PWD", "SHELL", "SOURCE_DATE_EPOCH", "TMPDIR", "TZ",
-    "configure_flags", "install_flags", "make_flags", "name",
+    "HOME",
+    "IFS",
+    "JOBS",
+    "LC_ALL",
+    "PATH",
+    "PWD",
+    "SHELL",
+    "SOURCE_DATE_EPOCH",
+    "TMPDIR",
+    "TZ",
+    "configure_flags",
+    "install_flags",
+    "make_flags",
+    "name",
 ];
 
 /// The flag lists of `[build]` and the arrays that they become.
@@ -38,12 +50,17 @@ pub(super) fn read_build(fields: &mut Fields<'_, '_>, meta: Option<&Meta>) -> Op
         Some((at?, source?))
     }) {
         if at.value.components().count() > 1 || at.value == main {
-            fields.problem(at.range(), format!("`{}` cannot name a further source", at.value));
+            fields.problem(
+                at.range(),
+                format!("`{}` cannot name a further source", at.value),
+            );
         }
         sources.insert(at.value, source);
     }
     let outputs = read_outputs(fields);
-    let test = fields.table("test", |f| f.required("script").map(|s| Test { script: s.value }));
+    let test = fields.table("test", |f| {
+        f.required("script").map(|s| Test { script: s.value })
+    });
     let mut build = fields.table("build", |f| read_table(f, meta))?;
     check_variables(fields, &build, &outputs);
     build.sources = sources;
@@ -65,8 +82,10 @@ fn read_table(fields: &mut Fields<'_, '_>, meta: Option<&Meta>) -> Option<BuildT
     let mut flags = BTreeMap::new();
     for (key, array) in FLAGS {
         let texts = fields.texts(key);
-        let values: Vec<String> =
-            texts.iter().filter_map(|text| substitute(fields, text, meta)).collect();
+        let values: Vec<String> = texts
+            .iter()
+            .filter_map(|text| substitute(fields, text, meta))
+            .collect();
         if !values.is_empty() {
             flags.insert(array, values);
         }
@@ -117,7 +136,9 @@ pub(super) fn read_phases(fields: &mut Fields<'_, '_>) -> Option<Phases> {
 fn read_limits(fields: &mut Fields<'_, '_>) -> Option<Limits> {
     let defaults = Limits::default();
     let time = fields.text("time").and_then(|text| duration(fields, &text));
-    let silence = fields.text("silence").and_then(|text| duration(fields, &text));
+    let silence = fields
+        .text("silence")
+        .and_then(|text| duration(fields, &text));
     let log = fields.text("log").and_then(|text| size(fields, &text));
     Some(Limits {
         time: time.unwrap_or(defaults.time),
@@ -127,7 +148,9 @@ fn read_limits(fields: &mut Fields<'_, '_>) -> Option<Limits> {
 }
 
 fn split_number(text: &str) -> Option<(u64, &str)> {
-    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
     number.parse().ok().map(|number| (number, unit.trim()))
 }
@@ -144,8 +167,12 @@ fn duration(fields: &mut Fields<'_, '_>, text: &Spanned<String>) -> Option<Durat
         _ => {
             let file = fields.file;
             fields.report(
-                Diagnostic::new(file, text.range(), format!("`{}` is not a duration", text.value))
-                    .hint("write seconds, minutes or hours up to a week: `90s`, `30m`, `2h`"),
+                Diagnostic::new(
+                    file,
+                    text.range(),
+                    format!("`{}` is not a duration", text.value),
+                )
+                .hint("write seconds, minutes or hours up to a week: `90s`, `30m`, `2h`"),
             );
             None
         }
@@ -162,8 +189,12 @@ fn size(fields: &mut Fields<'_, '_>, text: &Spanned<String>) -> Option<u64> {
     if bytes.is_none_or(|bytes| bytes == 0) {
         let file = fields.file;
         fields.report(
-            Diagnostic::new(file, text.range(), format!("`{}` is not a size", text.value))
-                .hint("write KiB, MiB or GiB: `64MiB`"),
+            Diagnostic::new(
+                file,
+                text.range(),
+                format!("`{}` is not a size", text.value),
+            )
+            .hint("write KiB, MiB or GiB: `64MiB`"),
         );
         return None;
     }
@@ -177,11 +208,18 @@ fn read_source(fields: &mut Fields<'_, '_>, meta: Option<&Meta>) -> Option<Sourc
         let path = fields.parsed::<RelPath>(path);
         for key in ["urls", "sha256", "unpack"] {
             if fields.has(key) {
-                fields.problem(fields.span(), format!("a source has either `path` or `{key}`"));
+                fields.problem(
+                    fields.span(),
+                    format!("a source has either `path` or `{key}`"),
+                );
             }
         }
         // Asked for, so that they are not reported as unknown too.
-        let _both = (fields.texts("urls"), fields.text("sha256"), fields.flag("unpack"));
+        let _both = (
+            fields.texts("urls"),
+            fields.text("sha256"),
+            fields.flag("unpack"),
+        );
         return path.map(|path| Source::Tree { path });
     }
     let written = fields.texts("urls");
@@ -195,7 +233,10 @@ fn read_source(fields: &mut Fields<'_, '_>, meta: Option<&Meta>) -> Option<Sourc
     let mut urls = Vec::new();
     for text in &written {
         if let Some(url) = substitute(fields, text, meta) {
-            if ["https://", "http://", "mirror://"].iter().any(|scheme| url.starts_with(scheme)) {
+            if ["https://", "http://", "mirror://"]
+                .iter()
+                .any(|scheme| url.starts_with(scheme))
+            {
                 urls.push(text.with(url));
             } else {
                 let file = fields.file;
@@ -209,7 +250,11 @@ fn read_source(fields: &mut Fields<'_, '_>, meta: Option<&Meta>) -> Option<Sourc
     let sha256 = fields.required("sha256");
     let sha256 = fields.parsed::<Sha256Digest>(sha256);
     let unpack = fields.flag("unpack").unwrap_or(true);
-    Some(Source::Remote { urls, sha256: sha256?, unpack })
+    Some(Source::Remote {
+        urls,
+        sha256: sha256?,
+        unpack,
+    })
 }
 
 /// Replaces `${name}` and `${version}`.
@@ -231,8 +276,12 @@ fn substitute(
             _ => {
                 let file = fields.file;
                 fields.report(
-                    Diagnostic::new(file, text.range(), format!("`${{{name}}}` means nothing here"))
-                        .hint("the only substitutions are `${name}` and `${version}`"),
+                    Diagnostic::new(
+                        file,
+                        text.range(),
+                        format!("`${{{name}}}` means nothing here"),
+                    )
+                    .hint("the only substitutions are `${name}` and `${version}`"),
                 );
                 return None;
             }
@@ -246,17 +295,19 @@ fn substitute(
 fn read_outputs(fields: &mut Fields<'_, '_>) -> BTreeMap<OutputName, Output> {
     let read = fields.tables("outputs", |name, f| {
         let name = f.parsed::<OutputName>(Some(name.clone()));
-        let linkage = f.text("linkage").and_then(|text| match text.value.as_str() {
-            "static" => Some(Linkage::Static),
-            other => {
-                let file = f.file;
-                f.report(
-                    Diagnostic::new(file, text.range(), format!("`{other}` is not a linkage"))
-                        .hint("the only linkage that can be demanded is `static`"),
-                );
-                None
-            }
-        });
+        let linkage = f
+            .text("linkage")
+            .and_then(|text| match text.value.as_str() {
+                "static" => Some(Linkage::Static),
+                other => {
+                    let file = f.file;
+                    f.report(
+                        Diagnostic::new(file, text.range(), format!("`{other}` is not a linkage"))
+                            .hint("the only linkage that can be demanded is `static`"),
+                    );
+                    None
+                }
+            });
         Some((name?.value, Output { linkage }))
     });
     if read.is_empty() {
@@ -276,7 +327,10 @@ fn check_variables(
     for output in outputs.keys() {
         taken.insert(output.as_str().to_owned(), format!("the output `{output}`"));
         if RESERVED_VARIABLES.contains(&output.as_str()) {
-            fields.problem(0..0, format!("`{output}` cannot name an output: kiln sets that variable"));
+            fields.problem(
+                0..0,
+                format!("`{output}` cannot name an output: kiln sets that variable"),
+            );
         }
     }
     for input in &build.inputs {
@@ -290,7 +344,10 @@ fn check_variables(
         if let Some(other) = other {
             fields.problem(
                 input.range(),
-                format!("`{}` would set `${variable}`, which {other} sets", input.value),
+                format!(
+                    "`{}` would set `${variable}`, which {other} sets",
+                    input.value
+                ),
             );
         }
     }

@@ -20,7 +20,10 @@ pub(super) fn read(fields: &mut Fields<'_, '_>) -> Option<Recipe> {
             .unwrap_or_default();
         let root = f.parsed_texts("root");
         if root.is_empty() {
-            f.problem(f.span(), "the recipe has no `root`: nothing could run in its builds");
+            f.problem(
+                f.span(),
+                "the recipe has no `root`: nothing could run in its builds",
+            );
         }
         Some(Recipe {
             root,
@@ -37,9 +40,15 @@ pub(super) fn read(fields: &mut Fields<'_, '_>) -> Option<Recipe> {
 /// character that no variable can have replaced by `_`.
 pub fn variable(package: &PackageName) -> String {
     let last = package.as_str().rsplit(['/', ':']).next().unwrap_or("");
-    let name: String =
-        last.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
-    if name.starts_with(|c: char| c.is_ascii_digit()) { format!("_{name}") } else { name }
+    let name: String = last
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
+        .collect();
+    if name.starts_with(|c: char| c.is_ascii_digit()) {
+        format!("_{name}")
+    } else {
+        name
+    }
 }
 
 /// Returns the phases of a package with its recipe applied, and the variables.
@@ -48,7 +57,10 @@ pub fn variable(package: &PackageName) -> String {
 pub fn apply(package: &BuildTable, recipe: &Recipe) -> (Phases, BTreeMap<String, String>) {
     let mut phases: Phases = Phases::new();
     for phase in Phase::ALL {
-        if let Some(script) = package.phases.get(&phase).or_else(|| recipe.phases.get(&phase))
+        if let Some(script) = package
+            .phases
+            .get(&phase)
+            .or_else(|| recipe.phases.get(&phase))
             && !script.trim().is_empty()
         {
             phases.insert(phase, script.clone());

@@ -30,7 +30,10 @@ pub fn build_script(package: &BuildTable, recipe: &Recipe, phases: &Phases) -> S
     }
     for (phase, text) in phases {
         line(&mut script, "cd \"$kiln_start\"");
-        line(&mut script, &format!("echo '{PHASE_MARKER}{}'", phase.as_str()));
+        line(
+            &mut script,
+            &format!("echo '{PHASE_MARKER}{}'", phase.as_str()),
+        );
         block(&mut script, text);
     }
     if let Some(finish) = &recipe.finish {
@@ -68,10 +71,22 @@ mod tests {
 
     #[test]
     fn bash_reads_quoted_words_back() {
-        for word in ["plain", "", "a b", "it's", "$HOME `id` \\", "\"", "line\nbreak", "*", "''"] {
+        for word in [
+            "plain",
+            "",
+            "a b",
+            "it's",
+            "$HOME `id` \\",
+            "\"",
+            "line\nbreak",
+            "*",
+            "''",
+        ] {
             let script = format!("words=({}); printf '%s' \"${{words[0]}}\"", quote(word));
-            let output =
-                std::process::Command::new("bash").args(["-c", &script]).output().unwrap();
+            let output = std::process::Command::new("bash")
+                .args(["-c", &script])
+                .output()
+                .unwrap();
             assert_eq!(String::from_utf8(output.stdout).unwrap(), word);
         }
     }

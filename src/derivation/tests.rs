@@ -44,7 +44,10 @@ fn problems(from: &str, to: &str) -> Vec<String> {
         .into_iter()
         .map(|problem| {
             let (line, column) = problem.position();
-            let hint = problem.hint.map(|hint| format!(" / {hint}")).unwrap_or_default();
+            let hint = problem
+                .hint
+                .map(|hint| format!(" / {hint}"))
+                .unwrap_or_default();
             format!("{line}:{column} {}{hint}", problem.message)
         })
         .collect()
@@ -53,11 +56,22 @@ fn problems(from: &str, to: &str) -> Vec<String> {
 #[test]
 fn a_package_is_read() {
     let definition = parse(&file(DASH)).unwrap();
-    assert_eq!(definition.object_name("out").unwrap().as_str(), "dash-0.5.12");
-    assert_eq!(definition.object_name("dev").unwrap().as_str(), "dash-0.5.12-dev");
-    let Kind::Package(build) = definition.kind else { panic!("not a package") };
+    assert_eq!(
+        definition.object_name("out").unwrap().as_str(),
+        "dash-0.5.12"
+    );
+    assert_eq!(
+        definition.object_name("dev").unwrap().as_str(),
+        "dash-0.5.12-dev"
+    );
+    let Kind::Package(build) = definition.kind else {
+        panic!("not a package")
+    };
     assert_eq!(build.recipe.value.as_str(), "recipes/autotools");
-    assert_eq!(build.flags["configure_flags"], ["--enable-static", "--with=0.5.12"]);
+    assert_eq!(
+        build.flags["configure_flags"],
+        ["--enable-static", "--with=0.5.12"]
+    );
     assert_eq!(build.limits.time.as_secs(), 600);
     let Source::Remote { urls, unpack, .. } = &build.sources[&"source".parse().unwrap()] else {
         panic!("not remote")
@@ -106,9 +120,10 @@ fn a_recipe_fills_what_a_package_leaves_open() {
          configure = \"./configure\"\ninstall = \"make install\"\n",
     ))
     .unwrap();
-    let package = parse(&file(
-        &DASH.replace("[build.limits]", "environment = { B = \"3\" }\n[build.phases]\nconfigure = \"./own\"\n[build.limits]"),
-    ))
+    let package = parse(&file(&DASH.replace(
+        "[build.limits]",
+        "environment = { B = \"3\" }\n[build.phases]\nconfigure = \"./own\"\n[build.limits]",
+    )))
     .unwrap();
     let (Kind::Recipe(recipe), Kind::Package(package)) = (recipe.kind, package.kind) else {
         panic!("kinds")

@@ -33,7 +33,9 @@ pub fn bases(text: &str, deb822: bool) -> Vec<String> {
     for entry in entries {
         let is_ubuntu = entry.suites.iter().any(|suite| {
             UBUNTU.iter().any(|name| {
-                suite.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+                suite
+                    .strip_prefix(name)
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
             })
         });
         if is_ubuntu || !entry.components.iter().any(|component| component == "main") {
@@ -50,7 +52,9 @@ pub fn bases(text: &str, deb822: bool) -> Vec<String> {
 }
 
 fn is_debian(uri: &str) -> bool {
-    let Some((scheme, rest)) = uri.split_once("://") else { return false };
+    let Some((scheme, rest)) = uri.split_once("://") else {
+        return false;
+    };
     if !["http", "https"].contains(&scheme) {
         return false;
     }
@@ -59,7 +63,9 @@ fn is_debian(uri: &str) -> bool {
     let snapshot = path.contains("archive/debian")
         && last.len() == 16
         && last.ends_with('Z')
-        && last.chars().all(|c| c.is_ascii_digit() || c == 'T' || c == 'Z');
+        && last
+            .chars()
+            .all(|c| c.is_ascii_digit() || c == 'T' || c == 'Z');
     matches!(last, "debian" | "debian-security") || snapshot
 }
 
@@ -70,14 +76,21 @@ fn lines(text: &str) -> Vec<Entry> {
 /// Reads `deb [options] uri suite [component …]`.
 fn one_line(line: &str) -> Option<Entry> {
     let line = line.split('#').next().unwrap_or("").trim();
-    let rest = line.strip_prefix("deb")?.strip_prefix([' ', '\t'])?.trim_start();
+    let rest = line
+        .strip_prefix("deb")?
+        .strip_prefix([' ', '\t'])?
+        .trim_start();
     let rest = match rest.strip_prefix('[') {
         Some(options) => options.split_once(']')?.1,
         None => rest,
     };
     let mut words = rest.split_whitespace().map(str::to_owned);
     let (uri, suite) = (words.next()?, words.next()?);
-    Some(Entry { uris: vec![uri], suites: vec![suite], components: words.collect() })
+    Some(Entry {
+        uris: vec![uri],
+        suites: vec![suite],
+        components: words.collect(),
+    })
 }
 
 fn stanzas(text: &str) -> Vec<Entry> {
@@ -109,7 +122,9 @@ fn stanza(fields: &[(String, String)]) -> Option<Entry> {
             .flat_map(|(_, value)| value.split_whitespace().map(str::to_owned))
             .collect()
     };
-    let enabled = words("enabled").first().is_none_or(|word| !["no", "false", "0"].contains(&word.as_str()));
+    let enabled = words("enabled")
+        .first()
+        .is_none_or(|word| !["no", "false", "0"].contains(&word.as_str()));
     let binary = words("types").iter().any(|kind| kind == "deb");
     (enabled && binary).then(|| Entry {
         uris: words("uris"),
@@ -127,7 +142,10 @@ pub fn read_directory(directory: &Path) -> Vec<String> {
         .flatten()
         .filter_map(Result::ok)
         .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|e| e == "list" || e == "sources"))
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|e| e == "list" || e == "sources")
+        })
         .collect();
     parts.sort();
     files.append(&mut parts);
@@ -135,7 +153,10 @@ pub fn read_directory(directory: &Path) -> Vec<String> {
     for path in files {
         let mut bytes = Vec::new();
         // A file that cannot be read has nothing to say; apt itself complains about it.
-        if File::open(&path).and_then(|file| file.take(MAX_FILE).read_to_end(&mut bytes)).is_err() {
+        if File::open(&path)
+            .and_then(|file| file.take(MAX_FILE).read_to_end(&mut bytes))
+            .is_err()
+        {
             continue;
         }
         let deb822 = path.extension().is_some_and(|e| e == "sources");
@@ -166,7 +187,10 @@ mod tests {
             deb cdrom:[Debian]/ bookworm main\n";
         assert_eq!(
             bases(text, false),
-            ["http://mirror.example/debian", "https://mirror.example/debian-security"]
+            [
+                "http://mirror.example/debian",
+                "https://mirror.example/debian-security"
+            ]
         );
     }
 
@@ -203,7 +227,10 @@ mod tests {
         .unwrap();
         assert_eq!(
             read_directory(directory.path()),
-            ["http://m.example/debian", "http://m.example/debian-security"]
+            [
+                "http://m.example/debian",
+                "http://m.example/debian-security"
+            ]
         );
     }
 }

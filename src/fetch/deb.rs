@@ -40,8 +40,10 @@ const ALWAYS: [&str; 4] = ["bin", "lib", "lib64", "sbin"];
 /// [`FetchError`] as for source archives, and [`FetchError::Conflict`].
 pub fn unpack_debs(debs: &[PathBuf], rules: &DebianRoot, into: &Path) -> Result<(), FetchError> {
     let extraction = Extraction::new(into, Links::Root)?;
-    let results: Vec<Result<(), FetchError>> =
-        debs.par_iter().map(|deb| unpack_one(deb, rules, &extraction)).collect();
+    let results: Vec<Result<(), FetchError>> = debs
+        .par_iter()
+        .map(|deb| unpack_one(deb, rules, &extraction))
+        .collect();
     results.into_iter().collect::<Result<(), _>>()?;
     let add = |path: &RelPath, result: Result<(), Refusal>| {
         result.map_err(|refusal| match refusal {
@@ -61,13 +63,19 @@ pub fn unpack_debs(debs: &[PathBuf], rules: &DebianRoot, into: &Path) -> Result<
     }
     for (path, text) in &rules.files {
         let size = text.len() as u64;
-        add(path, extraction.file(path, false, size, &mut text.as_bytes()))?;
+        add(
+            path,
+            extraction.file(path, false, size, &mut text.as_bytes()),
+        )?;
     }
     extraction.finish()
 }
 
 fn unpack_one(deb: &Path, rules: &DebianRoot, extraction: &Extraction) -> Result<(), FetchError> {
-    let broken = |source| FetchError::Archive { archive: deb.to_owned(), source };
+    let broken = |source| FetchError::Archive {
+        archive: deb.to_owned(),
+        source,
+    };
     let file = File::open(deb).map_err(|source| FetchError::Access {
         operation: "read",
         path: deb.to_owned(),
@@ -95,7 +103,10 @@ fn place(path: RelPath, rules: &DebianRoot) -> Option<RelPath> {
     };
     let excluded = rules.exclude.iter().any(|rule| {
         path == *rule
-            || path.as_str().strip_prefix(rule.as_str()).is_some_and(|rest| rest.starts_with('/'))
+            || path
+                .as_str()
+                .strip_prefix(rule.as_str())
+                .is_some_and(|rest| rest.starts_with('/'))
     });
     (!excluded).then_some(path)
 }
@@ -111,7 +122,8 @@ mod tests {
             let mut header = tar::Header::new_gnu();
             header.set_size(content.len() as u64);
             header.set_mode(0o755);
-            data.append_data(&mut header, path, content.as_bytes()).unwrap();
+            data.append_data(&mut header, path, content.as_bytes())
+                .unwrap();
         }
         let data = data.into_inner().unwrap();
         let path = directory.join(name);
@@ -127,8 +139,16 @@ mod tests {
     fn packages_share_a_merged_root() {
         let top = tempfile::tempdir().unwrap();
         let debs = [
-            deb(top.path(), "a.deb", &[("bin/sh", "shell"), ("usr/share/doc/a/x", "left out")]),
-            deb(top.path(), "b.deb", &[("usr/bin/cc", "compiler"), ("lib64/ld.so", "loader")]),
+            deb(
+                top.path(),
+                "a.deb",
+                &[("bin/sh", "shell"), ("usr/share/doc/a/x", "left out")],
+            ),
+            deb(
+                top.path(),
+                "b.deb",
+                &[("usr/bin/cc", "compiler"), ("lib64/ld.so", "loader")],
+            ),
         ];
         let root = top.path().join("root");
         std::fs::create_dir(&root).unwrap();
@@ -138,10 +158,17 @@ mod tests {
             files: BTreeMap::from([("etc/passwd".parse().unwrap(), "root\n".to_owned())]),
         };
         unpack_debs(&debs, &rules, &root).unwrap();
-        for (path, content) in
-            [("bin/sh", "shell"), ("bin/gcc", "compiler"), ("lib64/ld.so", "loader"), ("etc/passwd", "root\n")]
-        {
-            assert_eq!(std::fs::read_to_string(root.join(path)).unwrap(), content, "{path}");
+        for (path, content) in [
+            ("bin/sh", "shell"),
+            ("bin/gcc", "compiler"),
+            ("lib64/ld.so", "loader"),
+            ("etc/passwd", "root\n"),
+        ] {
+            assert_eq!(
+                std::fs::read_to_string(root.join(path)).unwrap(),
+                content,
+                "{path}"
+            );
         }
         assert!(!root.join("usr/share").exists());
     }
@@ -156,6 +183,9 @@ mod tests {
         let root = top.path().join("root");
         std::fs::create_dir(&root).unwrap();
         let result = unpack_debs(&debs, &DebianRoot::default(), &root);
-        assert!(matches!(result, Err(FetchError::Member { .. })), "{result:?}");
+        assert!(
+            matches!(result, Err(FetchError::Member { .. })),
+            "{result:?}"
+        );
     }
 }

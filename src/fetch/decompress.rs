@@ -15,7 +15,11 @@ pub(super) fn reader<'a>(source: impl Read + 'a) -> io::Result<Box<dyn Read + 'a
     Ok(if start.starts_with(&[0x1f, 0x8b]) {
         Box::new(flate2::bufread::MultiGzDecoder::new(source))
     } else if start.starts_with(b"\xfd7zXZ\0") {
-        Box::new(lzma_rust2::XzReader::new_mem_limit(source, true, XZ_MEMORY_KIB))
+        Box::new(lzma_rust2::XzReader::new_mem_limit(
+            source,
+            true,
+            XZ_MEMORY_KIB,
+        ))
     } else if start.starts_with(b"BZh") {
         Box::new(bzip2::bufread::MultiBzDecoder::new(source))
     } else if start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {

@@ -92,7 +92,11 @@ impl Fetcher {
             .user_agent(concat!("kiln/", env!("CARGO_PKG_VERSION")))
             .proxy(proxy)
             .build();
-        Self { agent: config.into(), mirrors, silent: Mutex::default() }
+        Self {
+            agent: config.into(),
+            mirrors,
+            silent: Mutex::default(),
+        }
     }
 
     /// Returns a file whose SHA-256 is the wanted one, in `directory`.
@@ -113,7 +117,11 @@ impl Fetcher {
     ) -> Result<Fetched, FetchError> {
         let kept = directory.join(expected.to_string());
         if let Some(size_bytes) = check_kept(&kept, expected)? {
-            return Ok(Fetched { path: kept, size_bytes, from: None });
+            return Ok(Fetched {
+                path: kept,
+                size_bytes,
+                from: None,
+            });
         }
         let mut attempts = Vec::new();
         let mut mismatch = None;
@@ -131,7 +139,11 @@ impl Fetcher {
                 };
                 match outcome {
                     Ok((actual, size_bytes, path)) if actual == expected => {
-                        return Ok(Fetched { path, size_bytes, from: Some(url) });
+                        return Ok(Fetched {
+                            path,
+                            size_bytes,
+                            from: Some(url),
+                        });
                     }
                     Ok((actual, _, path)) => {
                         mismatch.get_or_insert((actual, path));
@@ -145,11 +157,19 @@ impl Fetcher {
                     Err(Failure::Local(error)) => return Err(error),
                 }
             };
-            events(Event::Failed { url: &url, why: &format!("{url}: {why}") });
+            events(Event::Failed {
+                url: &url,
+                why: &format!("{url}: {why}"),
+            });
             attempts.push(Attempt { url, why });
         }
         Err(match mismatch {
-            Some((actual, kept)) => FetchError::WrongHash { expected, actual, kept, attempts },
+            Some((actual, kept)) => FetchError::WrongHash {
+                expected,
+                actual,
+                kept,
+                attempts,
+            },
             None => FetchError::NoAddress { expected, attempts },
         })
     }
@@ -169,7 +189,11 @@ impl Fetcher {
         directory: &Path,
         events: &dyn Fn(Event<'_>),
     ) -> Result<(Sha256Digest, u64, PathBuf), Failure> {
-        let response = self.agent.get(url).call().map_err(|error| reach_failure(&error))?;
+        let response = self
+            .agent
+            .get(url)
+            .call()
+            .map_err(|error| reach_failure(&error))?;
         let status = response.status();
         if !status.is_success() {
             return Err(Failure::Other(format!("answered {status}")));
@@ -180,7 +204,11 @@ impl Fetcher {
             return Err(Failure::Other("is larger than 4 GiB".to_owned()));
         }
         let local = |operation, source| {
-            Failure::Local(FetchError::Access { operation, path: directory.to_owned(), source })
+            Failure::Local(FetchError::Access {
+                operation,
+                path: directory.to_owned(),
+                source,
+            })
         };
         let mut file = tempfile::Builder::new()
             .prefix("download-")
@@ -201,7 +229,8 @@ impl Fetcher {
             )));
         }
         let path = directory.join(digest.to_string());
-        file.persist(&path).map_err(|error| local("keep the download in", error.error))?;
+        file.persist(&path)
+            .map_err(|error| local("keep the download in", error.error))?;
         Ok((digest, received, path))
     }
 }
@@ -260,8 +289,11 @@ fn copy_hashing(
 
 /// Returns the length of a kept file if its content is the wanted one.
 fn check_kept(path: &Path, expected: Sha256Digest) -> Result<Option<u64>, FetchError> {
-    let failed =
-        |source| FetchError::Access { operation: "read", path: path.to_owned(), source };
+    let failed = |source| FetchError::Access {
+        operation: "read",
+        path: path.to_owned(),
+        source,
+    };
     let mut file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other.map_err(failed)?,

@@ -28,8 +28,14 @@ const MAX_BYTES: u64 = 16 << 30;
 /// Most entries that one tree may get.
 const MAX_ENTRIES: usize = 2_000_000;
 
-const MTIME: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
-const TIMES: Timestamps = Timestamps { last_access: MTIME, last_modification: MTIME };
+const MTIME: Timespec = Timespec {
+    tv_sec: 1,
+    tv_nsec: 0,
+};
+const TIMES: Timestamps = Timestamps {
+    last_access: MTIME,
+    last_modification: MTIME,
+};
 
 /// Where links may point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,17 +63,31 @@ pub(super) struct Extraction {
 
 fn tree_error(path: &Path, source: TreeError) -> FetchError {
     match source {
-        TreeError::Access { operation, path, source } => {
-            FetchError::Access { operation, path, source }
-        }
-        other => FetchError::Tree { path: path.to_owned(), problem: other.to_string() },
+        TreeError::Access {
+            operation,
+            path,
+            source,
+        } => FetchError::Access {
+            operation,
+            path,
+            source,
+        },
+        other => FetchError::Tree {
+            path: path.to_owned(),
+            problem: other.to_string(),
+        },
     }
 }
 
 impl Extraction {
     pub(super) fn new(into: &Path, links: Links) -> Result<Self, FetchError> {
         let root = TreeRoot::open(into).map_err(|error| tree_error(into, error))?;
-        Ok(Self { root, links, made: Mutex::default(), bytes: AtomicU64::new(0) })
+        Ok(Self {
+            root,
+            links,
+            made: Mutex::default(),
+            bytes: AtomicU64::new(0),
+        })
     }
 
     fn failed(&self, path: &RelPath, errno: rustix::io::Errno) -> FetchError {
@@ -86,7 +106,9 @@ impl Extraction {
             match made.get(&above) {
                 Some(Made::Directory) => {}
                 Some(_) => {
-                    return Err(Refusal::Member(format!("stands below `{above}`, which is no directory")));
+                    return Err(Refusal::Member(format!(
+                        "stands below `{above}`, which is no directory"
+                    )));
                 }
                 None => {
                     self.make_directory(&above).map_err(Refusal::Other)?;
@@ -130,7 +152,12 @@ impl Extraction {
         size: u64,
         content: &mut dyn Read,
     ) -> Result<(), Refusal> {
-        if self.bytes.fetch_add(size, Ordering::Relaxed).saturating_add(size) > MAX_BYTES {
+        if self
+            .bytes
+            .fetch_add(size, Ordering::Relaxed)
+            .saturating_add(size)
+            > MAX_BYTES
+        {
             return Err(Refusal::TooLarge("16 GiB".to_owned()));
         }
         self.claim(path, Made::File)?;
@@ -147,10 +174,14 @@ impl Extraction {
 
     pub(super) fn symlink(&self, path: &RelPath, target: &str) -> Result<(), Refusal> {
         if target.is_empty() || target.len() > MAX_TARGET || target.contains('\0') {
-            return Err(Refusal::Member("is a link with an impossible target".to_owned()));
+            return Err(Refusal::Member(
+                "is a link with an impossible target".to_owned(),
+            ));
         }
         if self.links == Links::Inside && !stays_inside(path, target) {
-            return Err(Refusal::Member(format!("is a link out of the archive, to `{target}`")));
+            return Err(Refusal::Member(format!(
+                "is a link out of the archive, to `{target}`"
+            )));
         }
         self.claim(path, Made::Symlink)?;
         let parent = self.parent(path)?;
@@ -172,8 +203,14 @@ impl Extraction {
         }
         self.claim(path, Made::File)?;
         let (from, to) = (self.parent(target)?, self.parent(path)?);
-        linkat(&from, target.file_name(), &to, path.file_name(), AtFlags::empty())
-            .map_err(|errno| Refusal::Other(self.failed(path, errno)))
+        linkat(
+            &from,
+            target.file_name(),
+            &to,
+            path.file_name(),
+            AtFlags::empty(),
+        )
+        .map_err(|errno| Refusal::Other(self.failed(path, errno)))
     }
 
     fn parent(&self, path: &RelPath) -> Result<std::os::fd::OwnedFd, Refusal> {
@@ -184,7 +221,10 @@ impl Extraction {
 
     /// Gives every directory its time; call it when everything is made.
     pub(super) fn finish(self) -> Result<(), FetchError> {
-        let made = self.made.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let made = self
+            .made
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
         for (path, kind) in made.iter().rev() {
             if *kind == Made::Directory {
                 let fd = self
@@ -221,9 +261,11 @@ impl Refusal {
     pub(super) fn at(self, archive: &Path, member: &str) -> FetchError {
         let archive = archive.to_owned();
         match self {
-            Self::Member(problem) => {
-                FetchError::Member { archive, member: member.escape_debug().to_string(), problem }
-            }
+            Self::Member(problem) => FetchError::Member {
+                archive,
+                member: member.escape_debug().to_string(),
+                problem,
+            },
             Self::Twice => FetchError::Member {
                 archive,
                 member: member.escape_debug().to_string(),
@@ -242,11 +284,18 @@ fn copy_exactly(
     size: u64,
     shown: impl FnOnce() -> std::path::PathBuf,
 ) -> Result<(), Refusal> {
-    let mut block = vec![0; usize::try_from(size).unwrap_or(usize::MAX).clamp(1, 1 << 17)];
+    let mut block = vec![
+        0;
+        usize::try_from(size)
+            .unwrap_or(usize::MAX)
+            .clamp(1, 1 << 17)
+    ];
     let mut left = size;
     while left > 0 {
         let want = block.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        let count = from.read(block.get_mut(..want).unwrap_or_default()).map_err(Refusal::Read)?;
+        let count = from
+            .read(block.get_mut(..want).unwrap_or_default())
+            .map_err(Refusal::Read)?;
         if count == 0 {
             return Err(Refusal::Read(io::ErrorKind::UnexpectedEof.into()));
         }

@@ -59,10 +59,17 @@ mod tests {
     fn mirrors_expand_in_order() {
         let bases = BTreeMap::from([(
             "debian".to_owned(),
-            vec!["http://one.example/debian/".to_owned(), "http://two.example/d".to_owned()],
+            vec![
+                "http://one.example/debian/".to_owned(),
+                "http://two.example/d".to_owned(),
+            ],
         )]);
         let mirrors = Mirrors { bases };
-        let urls = ["https://up.example/x.tar", "mirror://debian/pool/x", "https://up.example/x.tar"];
+        let urls = [
+            "https://up.example/x.tar",
+            "mirror://debian/pool/x",
+            "https://up.example/x.tar",
+        ];
         assert_eq!(
             mirrors.candidates(urls).unwrap(),
             [

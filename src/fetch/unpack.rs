@@ -35,15 +35,15 @@ pub fn unpack(archive: &Path, into: &Path) -> Result<(), FetchError> {
     std::fs::create_dir(&staging).map_err(|source| access("create", &staging, source))?;
     let extraction = Extraction::new(&staging, Links::Inside)?;
     let file = File::open(archive).map_err(|source| access("read", archive, source))?;
-    let stream = decompress::reader(file)
-        .map_err(|source| FetchError::Archive { archive: archive.to_owned(), source })?;
+    let stream = decompress::reader(file).map_err(|source| FetchError::Archive {
+        archive: archive.to_owned(),
+        source,
+    })?;
     extract_tar(archive, stream, &extraction, &|path| Some(path))?;
     extraction.finish()?;
 
     let mut top = Vec::new();
-    for entry in
-        std::fs::read_dir(&staging).map_err(|source| access("read", &staging, source))?
-    {
+    for entry in std::fs::read_dir(&staging).map_err(|source| access("read", &staging, source))? {
         top.push(entry.map_err(|source| access("read", &staging, source))?);
     }
     let from = match top.as_slice() {
@@ -64,7 +64,10 @@ pub(super) fn extract_tar(
     extraction: &Extraction,
     place: &dyn Fn(RelPath) -> Option<RelPath>,
 ) -> Result<(), FetchError> {
-    let broken = |source| FetchError::Archive { archive: archive.to_owned(), source };
+    let broken = |source| FetchError::Archive {
+        archive: archive.to_owned(),
+        source,
+    };
     let mut tar = Archive::new(stream.take(MAX_STREAM));
     let mut members = 0_u64;
     for entry in tar.entries().map_err(broken)? {
@@ -76,7 +79,9 @@ pub(super) fn extract_tar(
         }
         let shown = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         let refused = |refusal: Refusal| refusal.at(archive, &shown);
-        let Some(path) = member_path(&entry.path_bytes()).map_err(refused)? else { continue };
+        let Some(path) = member_path(&entry.path_bytes()).map_err(refused)? else {
+            continue;
+        };
         let Some(path) = place(path) else { continue };
         let result = match kind {
             EntryType::Regular | EntryType::Continuous => {
@@ -85,8 +90,9 @@ pub(super) fn extract_tar(
                 extraction.file(&path, executable, size, &mut entry)
             }
             EntryType::Directory => extraction.directory(&path),
-            EntryType::Symlink => link_target(&entry)
-                .and_then(|target| extraction.symlink(&path, &target)),
+            EntryType::Symlink => {
+                link_target(&entry).and_then(|target| extraction.symlink(&path, &target))
+            }
             EntryType::Link => link_target(&entry)
                 .and_then(|target| member_path(target.as_bytes()))
                 .and_then(|target| match target.and_then(place) {
@@ -135,12 +141,15 @@ fn member_path(bytes: &[u8]) -> Result<Option<RelPath>, Refusal> {
     if plain.is_empty() || plain == "." {
         return Ok(None);
     }
-    plain.parse().map(Some).map_err(|error: crate::hash::PathError| match error {
-        crate::hash::PathError::NotRelative { reason, .. } => {
-            Refusal::Member(format!("has a name that kiln refuses: {reason}"))
-        }
-        other => Refusal::Member(other.to_string()),
-    })
+    plain
+        .parse()
+        .map(Some)
+        .map_err(|error: crate::hash::PathError| match error {
+            crate::hash::PathError::NotRelative { reason, .. } => {
+                Refusal::Member(format!("has a name that kiln refuses: {reason}"))
+            }
+            other => Refusal::Member(other.to_string()),
+        })
 }
 
 #[cfg(test)]
@@ -209,7 +218,12 @@ mod tests {
             let top = unpack_bytes(&bytes).unwrap();
             let run = std::fs::metadata(top.path().join("into/run")).unwrap();
             assert_eq!((run.mode() & 0o7777, run.mtime()), (0o755, 1));
-            assert_eq!(std::fs::metadata(top.path().join("into/same")).unwrap().len(), 1);
+            assert_eq!(
+                std::fs::metadata(top.path().join("into/same"))
+                    .unwrap()
+                    .len(),
+                1
+            );
             assert_eq!(
                 std::fs::read_link(top.path().join("into/link")).unwrap(),
                 Path::new("run")
@@ -237,7 +251,10 @@ mod tests {
             ("hard", &[("hard", EntryType::Link, "missing", b"")]),
             ("dev", &[("dev", EntryType::Char, "", b"")]),
             ("fifo", &[("fifo", EntryType::Fifo, "", b"")]),
-            ("twice", &[("twice", FILE, "", b"x"), ("twice", FILE, "", b"y")]),
+            (
+                "twice",
+                &[("twice", FILE, "", b"x"), ("twice", FILE, "", b"y")],
+            ),
         ];
         for (name, members) in cases {
             match unpack_bytes(&archive(members)) {
@@ -250,8 +267,16 @@ mod tests {
     #[test]
     fn broken_archives_are_errors() {
         let good = archive(&[("top/run", FILE, "", &[7; 4000])]);
-        for bytes in [&good[..1500], b"not an archive at all", b"", &[0x1f, 0x8b, 8, 0]] {
-            assert!(matches!(unpack_bytes(bytes), Err(FetchError::Archive { .. })), "{bytes:?}");
+        for bytes in [
+            &good[..1500],
+            b"not an archive at all",
+            b"",
+            &[0x1f, 0x8b, 8, 0],
+        ] {
+            assert!(
+                matches!(unpack_bytes(bytes), Err(FetchError::Archive { .. })),
+                "{bytes:?}"
+            );
         }
     }
 }

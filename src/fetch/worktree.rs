@@ -27,7 +27,11 @@ pub enum Select {
 /// that leave the tree; [`FetchError::Access`] when reading or writing fails.
 pub fn copy_tree(from: &Path, into: &Path, select: Select) -> Result<(), FetchError> {
     let selective = select == Select::NotIgnored;
-    let links = if selective { Links::Inside } else { Links::Root };
+    let links = if selective {
+        Links::Inside
+    } else {
+        Links::Root
+    };
     let extraction = Extraction::new(into, links)?;
     let mut walk = WalkBuilder::new(from);
     walk.standard_filters(false)
@@ -48,7 +52,9 @@ pub fn copy_tree(from: &Path, into: &Path, select: Select) -> Result<(), FetchEr
             path: path.to_owned(),
             problem: problem.to_owned(),
         };
-        let Ok(relative) = path.strip_prefix(from) else { continue };
+        let Ok(relative) = path.strip_prefix(from) else {
+            continue;
+        };
         if relative.as_os_str().is_empty() {
             continue;
         }
@@ -57,13 +63,19 @@ pub fn copy_tree(from: &Path, into: &Path, select: Select) -> Result<(), FetchEr
             .ok_or_else(|| bad("has a name that is not UTF-8"))?
             .parse()
             .map_err(|error: crate::hash::PathError| bad(&error.to_string()))?;
-        let failed = |source| FetchError::Access { operation: "read", path: path.to_owned(), source };
+        let failed = |source| FetchError::Access {
+            operation: "read",
+            path: path.to_owned(),
+            source,
+        };
         let kind = entry.file_type().ok_or_else(|| bad("has no type"))?;
         let result = if kind.is_dir() {
             extraction.directory(&relative)
         } else if kind.is_symlink() {
             let target = std::fs::read_link(path).map_err(failed)?;
-            let target = target.to_str().ok_or_else(|| bad("points to a name that is not UTF-8"))?;
+            let target = target
+                .to_str()
+                .ok_or_else(|| bad("points to a name that is not UTF-8"))?;
             extraction.symlink(&relative, target)
         } else if kind.is_file() {
             let mut file = File::open(path).map_err(failed)?;
@@ -92,9 +104,13 @@ mod tests {
         for directory in ["from/.git", "from/sub", "into"] {
             std::fs::create_dir_all(top.path().join(directory)).unwrap();
         }
-        for (file, text) in
-            [(".git/config", "x"), (".gitignore", "*.o\n"), ("a.o", "x"), ("sub/b.c", "int b;"), (".hidden", "x")]
-        {
+        for (file, text) in [
+            (".git/config", "x"),
+            (".gitignore", "*.o\n"),
+            ("a.o", "x"),
+            ("sub/b.c", "int b;"),
+            (".hidden", "x"),
+        ] {
             std::fs::write(from.join(file), text).unwrap();
         }
         copy_tree(&from, &into, Select::NotIgnored).unwrap();
@@ -104,7 +120,10 @@ mod tests {
             .collect();
         names.sort();
         assert_eq!(names, [".gitignore", ".hidden", "sub"]);
-        assert_eq!(std::fs::read_to_string(into.join("sub/b.c")).unwrap(), "int b;");
+        assert_eq!(
+            std::fs::read_to_string(into.join("sub/b.c")).unwrap(),
+            "int b;"
+        );
     }
 
     #[test]
@@ -114,9 +133,15 @@ mod tests {
         std::fs::create_dir(&from).unwrap();
         std::fs::create_dir(&into).unwrap();
         std::os::unix::fs::symlink("../../etc", from.join("out")).unwrap();
-        assert!(matches!(copy_tree(&from, &into, Select::NotIgnored), Err(FetchError::Tree { .. })));
+        assert!(matches!(
+            copy_tree(&from, &into, Select::NotIgnored),
+            Err(FetchError::Tree { .. })
+        ));
         std::fs::remove_file(from.join("out")).unwrap();
         let _socket = std::os::unix::net::UnixListener::bind(from.join("socket")).unwrap();
-        assert!(matches!(copy_tree(&from, &into, Select::NotIgnored), Err(FetchError::Tree { .. })));
+        assert!(matches!(
+            copy_tree(&from, &into, Select::NotIgnored),
+            Err(FetchError::Tree { .. })
+        ));
     }
 }

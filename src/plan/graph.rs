@@ -2,9 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::action::{
-    Action, ActionKind, Check, Debian, Run, SourceInput, SourceLayout,
-};
+use crate::action::{Action, ActionKind, Check, Debian, Run, SourceInput, SourceLayout};
 use crate::derivation::Limits;
 use crate::hash::{ObjectName, OutputName, PackageName, RelPath, Sha256Digest, StorePath};
 
@@ -133,7 +131,10 @@ impl Graph {
 
     /// Returns the steps, inputs first.
     pub fn steps(&self) -> impl ExactSizeIterator<Item = (StepId, &Step)> {
-        self.steps.iter().enumerate().map(|(index, step)| (StepId(index), step))
+        self.steps
+            .iter()
+            .enumerate()
+            .map(|(index, step)| (StepId(index), step))
     }
 
     /// Returns one step.
@@ -197,17 +198,25 @@ impl Step {
             ids.iter().map(|id| single(*id)).collect()
         };
         let kind = match &self.kind {
-            StepKind::Fetch { file, sha256, .. } => {
-                ActionKind::Fetch { sha256: *sha256, file: file.clone() }
-            }
+            StepKind::Fetch { file, sha256, .. } => ActionKind::Fetch {
+                sha256: *sha256,
+                file: file.clone(),
+            },
             StepKind::Tree { .. } => return None,
-            StepKind::Debian { packages, exclude, links, files } => ActionKind::Debian(Debian {
+            StepKind::Debian {
+                packages,
+                exclude,
+                links,
+                files,
+            } => ActionKind::Debian(Debian {
                 packages: paths(packages)?,
                 exclude: exclude.clone(),
                 links: links.clone(),
                 files: files.clone(),
             }),
-            StepKind::Merge { inputs } => ActionKind::Merge { inputs: paths(inputs)? },
+            StepKind::Merge { inputs } => ActionKind::Merge {
+                inputs: paths(inputs)?,
+            },
             StepKind::Build(build) => {
                 let inputs = build
                     .inputs
@@ -219,7 +228,13 @@ impl Step {
                     .iter()
                     .map(|(at, (id, layout))| {
                         let object = single(*id)?;
-                        Some((at.clone(), SourceInput { object, layout: *layout }))
+                        Some((
+                            at.clone(),
+                            SourceInput {
+                                object,
+                                layout: *layout,
+                            },
+                        ))
                     })
                     .collect::<Option<_>>()?;
                 ActionKind::Build {
@@ -249,6 +264,9 @@ impl Step {
                 },
             },
         };
-        Some(Action { name: self.name.clone(), kind })
+        Some(Action {
+            name: self.name.clone(),
+            kind,
+        })
     }
 }

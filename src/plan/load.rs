@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::derivation::{self, Definition, Diagnostic, Kind, SourceFile, Spanned, nearest, resolve};
+use crate::derivation::{
+    self, Definition, Diagnostic, Kind, SourceFile, Spanned, nearest, resolve,
+};
 use crate::hash::PackageName;
 
 /// Where derivation files come from.
@@ -53,16 +55,24 @@ impl Definition {
     pub fn needs(&self) -> Vec<Spanned<PackageName>> {
         let within = &self.file.package;
         let written: Vec<&Spanned<PackageName>> = match &self.kind {
-            Kind::Package(build) => {
-                [&build.recipe].into_iter().chain(&build.root).chain(&build.inputs).collect()
-            }
+            Kind::Package(build) => [&build.recipe]
+                .into_iter()
+                .chain(&build.root)
+                .chain(&build.inputs)
+                .collect(),
             Kind::Recipe(recipe) => recipe.root.iter().chain(&recipe.inputs).collect(),
-            Kind::Image(image) => {
-                image.contents.iter().map(|c| &c.package).chain([&image.policy]).collect()
-            }
+            Kind::Image(image) => image
+                .contents
+                .iter()
+                .map(|c| &c.package)
+                .chain([&image.policy])
+                .collect(),
             Kind::Debian(_) | Kind::Policy(_) => Vec::new(),
         };
-        written.into_iter().map(|name| name.with(resolve(name, within))).collect()
+        written
+            .into_iter()
+            .map(|name| name.with(resolve(name, within)))
+            .collect()
     }
 }
 
@@ -71,7 +81,11 @@ impl Definition {
 /// # Errors
 /// [`LoadError`]; diagnostics of all files that could be read come together.
 pub fn load(library: &dyn Library, wanted: &[PackageName]) -> Result<Loaded, LoadError> {
-    let mut loader = Loader { library, loaded: Loaded::default(), problems: Vec::new() };
+    let mut loader = Loader {
+        library,
+        loaded: Loaded::default(),
+        problems: Vec::new(),
+    };
     for package in wanted {
         if !loader.visit(package, &mut Vec::new())? {
             let names = library.names();
@@ -107,10 +121,13 @@ impl Loader<'_> {
         if self.loaded.definitions.contains_key(package) {
             return Ok(true);
         }
-        let file = self.library.read(package).map_err(|why| LoadError::Unreadable {
-            package: package.clone(),
-            why,
-        })?;
+        let file = self
+            .library
+            .read(package)
+            .map_err(|why| LoadError::Unreadable {
+                package: package.clone(),
+                why,
+            })?;
         let Some(file) = file else { return Ok(false) };
         let definition = match derivation::parse(&file) {
             Ok(definition) => definition,
@@ -161,12 +178,17 @@ impl Loader<'_> {
         }
         let names = self.library.names();
         let problem = definition
-            .problem(need.range(), format!("there is no package `{}`", need.value))
+            .problem(
+                need.range(),
+                format!("there is no package `{}`", need.value),
+            )
             .label("unknown package");
-        self.report(match nearest(need.value.as_str(), names.iter().map(String::as_str)) {
-            Some(near) => problem.hint(format!("did you mean `{near}`?")),
-            None => problem.hint("`kiln show --packages` lists every package"),
-        });
+        self.report(
+            match nearest(need.value.as_str(), names.iter().map(String::as_str)) {
+                Some(near) => problem.hint(format!("did you mean `{near}`?")),
+                None => problem.hint("`kiln show --packages` lists every package"),
+            },
+        );
         Ok(())
     }
 

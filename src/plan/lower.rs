@@ -27,7 +27,11 @@ const WORLD: [(&str, &str); 6] = [
 /// Diagnostics for definitions that do not fit together: a recipe that is none, an input
 /// that gives no outputs.
 pub fn lower(loaded: &Loaded) -> Result<Graph, Vec<Diagnostic>> {
-    let mut lowering = Lowering { loaded, graph: Graph::default(), problems: Vec::new() };
+    let mut lowering = Lowering {
+        loaded,
+        graph: Graph::default(),
+        problems: Vec::new(),
+    };
     for package in &loaded.order {
         if let Some(definition) = loaded.definitions.get(package) {
             match &definition.kind {
@@ -42,7 +46,11 @@ pub fn lower(loaded: &Loaded) -> Result<Graph, Vec<Diagnostic>> {
             }
         }
     }
-    if lowering.problems.is_empty() { Ok(lowering.graph) } else { Err(lowering.problems) }
+    if lowering.problems.is_empty() {
+        Ok(lowering.graph)
+    } else {
+        Err(lowering.problems)
+    }
 }
 
 struct Lowering<'a> {
@@ -80,7 +88,9 @@ impl<'a> Lowering<'a> {
             let url = format!("mirror://debian/{}", deb.path.value);
             packages.push(self.fetch(package, file, deb.sha256.value, vec![url]));
         }
-        let Ok(name) = definition.object_name("out") else { return };
+        let Ok(name) = definition.object_name("out") else {
+            return;
+        };
         let step = self.graph.push(Step {
             label: package.to_string(),
             package: package.clone(),
@@ -111,7 +121,9 @@ impl<'a> Lowering<'a> {
     }
 
     fn package(&mut self, package: &PackageName, definition: &Definition, build: &BuildTable) {
-        let Some((recipe, recipe_definition)) = self.recipe(definition, build) else { return };
+        let Some((recipe, recipe_definition)) = self.recipe(definition, build) else {
+            return;
+        };
         let Some(root) = self.root(package, definition, build, recipe, recipe_definition) else {
             return;
         };
@@ -133,7 +145,8 @@ impl<'a> Lowering<'a> {
             match definition.object_name(output.as_str()) {
                 Ok(name) => outputs.insert(output.clone(), name),
                 Err(error) => {
-                    self.problems.push(definition.problem(0..0, error.to_string()));
+                    self.problems
+                        .push(definition.problem(0..0, error.to_string()));
                     continue;
                 }
             };
@@ -141,7 +154,9 @@ impl<'a> Lowering<'a> {
                 checks.insert(output.clone(), BTreeSet::from([Check::Static]));
             }
         }
-        let Some(name) = outputs.values().next().cloned() else { return };
+        let Some(name) = outputs.values().next().cloned() else {
+            return;
+        };
         let step = self.graph.push(Step {
             label: package.to_string(),
             package: package.clone(),
@@ -233,18 +248,31 @@ impl<'a> Lowering<'a> {
         let mut sources = BTreeMap::new();
         for (at, source) in &build.sources {
             let step = match source {
-                Source::Remote { urls, sha256, unpack } => {
+                Source::Remote {
+                    urls,
+                    sha256,
+                    unpack,
+                } => {
                     let texts: Vec<String> = urls.iter().map(|url| url.value.clone()).collect();
                     let file = file_of_url(texts.first().map_or("", String::as_str), definition);
                     let step = self.fetch(package, file, sha256.value, texts);
-                    (step, if *unpack { SourceLayout::Unpack } else { SourceLayout::Copy })
+                    (
+                        step,
+                        if *unpack {
+                            SourceLayout::Unpack
+                        } else {
+                            SourceLayout::Copy
+                        },
+                    )
                 }
                 Source::Tree { path } => {
                     let step = self.graph.push(Step {
                         label: format!("{package} ({})", path.value),
                         package: package.clone(),
                         name: object_name_of_file(&format!("{}-{at}", definition.meta.name)),
-                        kind: StepKind::Tree { path: path.value.clone() },
+                        kind: StepKind::Tree {
+                            path: path.value.clone(),
+                        },
                     });
                     (step, SourceLayout::Copy)
                 }
@@ -276,7 +304,11 @@ fn file_of_url(url: &str, definition: &Definition) -> RelPath {
 }
 
 fn printable(character: char) -> char {
-    if character.is_ascii_alphanumeric() || "+-._".contains(character) { character } else { '_' }
+    if character.is_ascii_alphanumeric() || "+-._".contains(character) {
+        character
+    } else {
+        '_'
+    }
 }
 
 /// Returns a file's name as the readable part of a store path.
@@ -284,5 +316,7 @@ fn object_name_of_file(file: &str) -> ObjectName {
     let plain: String = file.chars().map(printable).collect();
     let start = plain.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());
     let cut: String = start.chars().take(120).collect();
-    cut.parse().or_else(|_| "source".parse()).expect("a name is left, or `source` is one")
+    cut.parse()
+        .or_else(|_| "source".parse())
+        .expect("a name is left, or `source` is one")
 }

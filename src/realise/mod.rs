@@ -210,7 +210,13 @@ impl Realiser<'_> {
     pub fn realise(&self, graph: &Graph) -> Result<Realised, RealiseError> {
         let mut realised = self.known(graph)?;
         let missing = graph.len() - realised.outputs.len();
-        self.observer.event(None, Event::Planned { total: graph.len(), missing });
+        self.observer.event(
+            None,
+            Event::Planned {
+                total: graph.len(),
+                missing,
+            },
+        );
         if missing > 0 {
             schedule::run(self, graph, &mut realised);
         }
@@ -240,11 +246,13 @@ impl Realiser<'_> {
     ) -> Result<Option<BTreeMap<OutputName, StorePath>>, RealiseError> {
         // A working tree can change at any time: it is read each time.
         if matches!(step.kind, StepKind::Tree { .. }) {
-            return perform::take_tree(self, step).map(Some).or_else(|error| match error {
-                RealiseError::Store(error) => Err(RealiseError::Store(error)),
-                // Reported when the step is scheduled.
-                _ => Ok(None),
-            });
+            return perform::take_tree(self, step)
+                .map(Some)
+                .or_else(|error| match error {
+                    RealiseError::Store(error) => Err(RealiseError::Store(error)),
+                    // Reported when the step is scheduled.
+                    _ => Ok(None),
+                });
         }
         let Some(action) = step.action(|input| realised.outputs(input)) else {
             return Ok(None);
@@ -261,7 +269,11 @@ impl Realiser<'_> {
     ) -> Result<Option<BTreeMap<OutputName, StorePath>>, StoreError> {
         let digest = action.digest();
         if matches!(action.kind, crate::action::ActionKind::Test { .. }) {
-            let passed = self.store.builds(digest)?.iter().any(|run| run.outcome == "succeeded");
+            let passed = self
+                .store
+                .builds(digest)?
+                .iter()
+                .any(|run| run.outcome == "succeeded");
             return Ok(passed.then(BTreeMap::new));
         }
         Ok(self.store.realisation(digest)?.map(|(outputs, _)| outputs))

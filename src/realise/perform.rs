@@ -34,38 +34,48 @@ pub(super) fn perform(
     if let Some(outputs) = realiser.found(action)? {
         return Ok((outputs, false));
     }
-    let _exclusive = realiser.store.lock_action(digest, || notify(Event::Waiting))?;
+    let _exclusive = realiser
+        .store
+        .lock_action(digest, || notify(Event::Waiting))?;
     // Whoever held the lock may have done it.
     if let Some(outputs) = realiser.found(action)? {
         return Ok((outputs, false));
     }
     notify(Event::Started);
     let (outputs, origin) = match (&action.kind, &step.kind) {
-        (ActionKind::Fetch { .. }, StepKind::Fetch { .. }) => {
-            (single(fetch_file(realiser, step, &notify)?), Origin::Fetched)
-        }
-        (ActionKind::Debian(debian), _) => {
-            (single(unpack_packages(realiser, step, debian)?), Origin::Unpacked)
-        }
+        (ActionKind::Fetch { .. }, StepKind::Fetch { .. }) => (
+            single(fetch_file(realiser, step, &notify)?),
+            Origin::Fetched,
+        ),
+        (ActionKind::Debian(debian), _) => (
+            single(unpack_packages(realiser, step, debian)?),
+            Origin::Unpacked,
+        ),
         (ActionKind::Merge { inputs }, _) => {
             (single(merge(realiser, step, inputs)?), Origin::Unpacked)
         }
-        (ActionKind::Build { .. }, StepKind::Build(build)) => {
-            (run(realiser, action, &build.limits, &notify)?, Origin::Built)
-        }
+        (ActionKind::Build { .. }, StepKind::Build(build)) => (
+            run(realiser, action, &build.limits, &notify)?,
+            Origin::Built,
+        ),
         (ActionKind::Test { .. }, StepKind::Test(test)) => {
             run(realiser, action, &test.limits, &notify).map_err(|error| match error {
-                RealiseError::Build(source) => {
-                    RealiseError::Test { package: step.package.clone(), source }
-                }
+                RealiseError::Build(source) => RealiseError::Test {
+                    package: step.package.clone(),
+                    source,
+                },
                 other => other,
             })?;
             return Ok((Outputs::new(), true));
         }
         _ => return Err(crate::build::BuildError::NotARun(step.label.clone()).into()),
     };
-    realiser.store.record_action(digest, &action.name, &action.json())?;
-    realiser.store.record_realisation(digest, &outputs, origin)?;
+    realiser
+        .store
+        .record_action(digest, &action.name, &action.json())?;
+    realiser
+        .store
+        .record_realisation(digest, &outputs, origin)?;
     Ok((outputs, true))
 }
 
@@ -75,14 +85,22 @@ fn run(
     limits: &Limits,
     notify: &dyn Fn(Event<'_>),
 ) -> Result<Outputs, RealiseError> {
-    let builder =
-        Builder { store: realiser.store, launcher: realiser.launcher, cancel: realiser.cancel };
+    let builder = Builder {
+        store: realiser.store,
+        launcher: realiser.launcher,
+        cancel: realiser.cancel,
+    };
     let conditions = Conditions::ordinary(realiser.cores);
-    let built =
-        builder.run(action, limits, &conditions, &mut |line| notify(Event::Log(line)))?;
+    let built = builder.run(action, limits, &conditions, &mut |line| {
+        notify(Event::Log(line))
+    })?;
     let plans: Vec<_> = built.outputs.values().cloned().collect();
     realiser.store.register(&plans)?;
-    Ok(built.outputs.iter().map(|(name, plan)| (name.clone(), plan.path.clone())).collect())
+    Ok(built
+        .outputs
+        .iter()
+        .map(|(name, plan)| (name.clone(), plan.path.clone()))
+        .collect())
 }
 
 fn fetch_file(
@@ -94,7 +112,9 @@ fn fetch_file(
         return Err(RealiseError::Cancelled);
     };
     let events = |event: fetch::Event<'_>| match event {
-        fetch::Event::Progress { received, total } => notify(Event::Downloading { received, total }),
+        fetch::Event::Progress { received, total } => {
+            notify(Event::Downloading { received, total })
+        }
         fetch::Event::Failed { why, .. } => notify(Event::AddressFailed { why }),
         _ => {}
     };
@@ -163,26 +183,31 @@ fn merge(
             }
         }
     }
-    let listing =
-        Listing::new(entries).map_err(|source| StoreError::Tree(source.into()))?;
+    let listing = Listing::new(entries).map_err(|source| StoreError::Tree(source.into()))?;
     Ok(realiser.store.assemble(&listing, &step.name, inputs)?)
 }
 
 /// Takes a working tree into the store.
-pub(super) fn take_tree(
-    realiser: &Realiser<'_>,
-    step: &Step,
-) -> Result<Outputs, RealiseError> {
-    let StepKind::Tree { path } = &step.kind else { return Err(RealiseError::Cancelled) };
+pub(super) fn take_tree(realiser: &Realiser<'_>, step: &Step) -> Result<Outputs, RealiseError> {
+    let StepKind::Tree { path } = &step.kind else {
+        return Err(RealiseError::Cancelled);
+    };
     let scratch = realiser.store.scratch()?;
     let tree = scratch.path().join("tree");
     create(&tree)?;
-    realiser.trees.copy(&step.package, path, &tree).map_err(|source| RealiseError::Tree {
-        path: path.clone(),
-        package: step.package.clone(),
-        source: Box::new(source),
-    })?;
-    Ok(single(realiser.store.add(&tree, &step.name, &BTreeSet::new())?))
+    realiser
+        .trees
+        .copy(&step.package, path, &tree)
+        .map_err(|source| RealiseError::Tree {
+            path: path.clone(),
+            package: step.package.clone(),
+            source: Box::new(source),
+        })?;
+    Ok(single(realiser.store.add(
+        &tree,
+        &step.name,
+        &BTreeSet::new(),
+    )?))
 }
 
 fn create(path: &Path) -> Result<(), RealiseError> {

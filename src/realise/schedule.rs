@@ -147,7 +147,9 @@ fn work(
                 let freed: Vec<StepId> = guard
                     .waiting
                     .iter_mut()
-                    .filter_map(|(waiter, open)| (open.remove(&id) && open.is_empty()).then_some(*waiter))
+                    .filter_map(|(waiter, open)| {
+                        (open.remove(&id) && open.is_empty()).then_some(*waiter)
+                    })
                     .collect();
                 for waiter in freed {
                     guard.waiting.remove(&waiter);

@@ -80,7 +80,10 @@ pub fn plan(
     for addition in additions {
         let scanned = TreeRoot::open(&addition.tree)
             .and_then(|root| scan(&root, &wanted).map(|scan| (root, scan)))
-            .map_err(|source| StoreError::Addition { name: addition.name.clone(), source })?;
+            .map_err(|source| StoreError::Addition {
+                name: addition.name.clone(),
+                source,
+            })?;
         scans.push(scanned);
     }
     let mut final_paths: BTreeMap<StorePath, StorePath> = BTreeMap::new();
@@ -270,17 +273,25 @@ impl Store {
             match entry {
                 Entry::Directory => std::fs::create_dir(&at),
                 Entry::Symlink { target } => std::os::unix::fs::symlink(target, &at),
-                Entry::File { digest, executable, .. } => {
-                    std::fs::hard_link(self.blob_path(*digest, *executable), &at)
-                }
+                Entry::File {
+                    digest, executable, ..
+                } => std::fs::hard_link(self.blob_path(*digest, *executable), &at),
             }
             .map_err(|source| access("assemble", &at, source))?;
         }
         let mut references = Vec::new();
         for object in from {
             for reference in self.references(object)? {
-                let Reference { target, file, offset } = reference;
-                references.push(Hit { file, offset, target });
+                let Reference {
+                    target,
+                    file,
+                    offset,
+                } = reference;
+                references.push(Hit {
+                    file,
+                    offset,
+                    target,
+                });
             }
         }
         references.sort();

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rusqlite::{OptionalExtension, params};
 
 use super::{Store, StoreError};
-use crate::hash::{ActionDigest, ObjectName, OutputName, StorePath};
+use crate::hash::{ActionDigest, BlobDigest, ObjectName, OutputName, Sha256Digest, StorePath};
 
 /// How an object came to be the output of an action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -343,6 +343,54 @@ impl Store {
                 .map(|_| ())
                 .map_err(|source| self.failed(source))
         })
+    }
+
+    /// Records the layer that a plan gave.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn record_layer(
+        &self,
+        plan: BlobDigest,
+        diff_id: Sha256Digest,
+        size_bytes: u64,
+    ) -> Result<(), StoreError> {
+        self.with_database(|connection| {
+            connection
+                .execute(
+                    "INSERT OR REPLACE INTO layers (plan, diff_id, size_bytes) VALUES (?1, ?2, ?3)",
+                    params![
+                        plan.as_bytes(),
+                        diff_id.as_bytes(),
+                        i64::try_from(size_bytes).unwrap_or(i64::MAX)
+                    ],
+                )
+                .map(|_| ())
+                .map_err(|source| self.failed(source))
+        })
+    }
+
+    /// Returns the layer that a plan gave before: its diffID and its length.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn layer(&self, plan: BlobDigest) -> Result<Option<(Sha256Digest, u64)>, StoreError> {
+        let row: Option<([u8; 32], i64)> = self.with_database(|connection| {
+            connection
+                .query_row(
+                    "SELECT diff_id, size_bytes FROM layers WHERE plan = ?1",
+                    [plan.as_bytes()],
+                    |row| Ok((row.get(0)?, row.get(1)?)),
+                )
+                .optional()
+                .map_err(|source| self.failed(source))
+        })?;
+        Ok(row.map(|(digest, size)| {
+            (
+                Sha256Digest::from_bytes(digest),
+                u64::try_from(size).unwrap_or(0),
+            )
+        }))
     }
 
     /// Returns the newest proof of an action.

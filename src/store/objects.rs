@@ -149,6 +149,39 @@ impl Store {
         Ok(references)
     }
 
+    /// Returns the places where an object names itself, sorted.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`] or [`StoreError::Malformed`].
+    pub fn self_references(&self, path: &StorePath) -> Result<Vec<Reference>, StoreError> {
+        let rows: Vec<(String, i64)> = self.with_database(|connection| {
+            connection
+                .prepare_cached(
+                    "SELECT p.file, p.offset FROM self_positions p
+                     JOIN objects o ON o.id = p.object WHERE o.path = ?1",
+                )
+                .and_then(|mut statement| {
+                    statement
+                        .query_map([path.base_name()], |row| Ok((row.get(0)?, row.get(1)?)))?
+                        .collect()
+                })
+                .map_err(|source| self.failed(source))
+        })?;
+        let mut references = rows
+            .into_iter()
+            .map(|(file, offset)| {
+                let offset = u64::try_from(offset).unwrap_or(0);
+                Ok(Reference {
+                    target: path.clone(),
+                    file: file.parse()?,
+                    offset,
+                })
+            })
+            .collect::<Result<Vec<_>, StoreError>>()?;
+        references.sort();
+        Ok(references)
+    }
+
     /// Returns objects and everything they reference, transitively, sorted.
     ///
     /// # Errors
@@ -201,10 +234,7 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::references`].
-    pub fn reference_graph(
-        &self,
-        closure: &BTreeSet<StorePath>,
-    ) -> Result<Graph, StoreError> {
+    pub fn reference_graph(&self, closure: &BTreeSet<StorePath>) -> Result<Graph, StoreError> {
         closure
             .iter()
             .map(|path| Ok((path.clone(), self.references(path)?)))

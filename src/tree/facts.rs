@@ -8,8 +8,9 @@ use memchr::memmem::Finder;
 use crate::listing::facts::{ContentFacts, Elf, Kind, Sign};
 
 /// Variables that a POSIX shell manages itself; other programs know a few at most.
-const SHELL_VARIABLES: [&str; 8] =
-    ["PS1", "PS2", "PS4", "OPTIND", "IFS", "PPID", "OLDPWD", "CDPATH"];
+const SHELL_VARIABLES: [&str; 8] = [
+    "PS1", "PS2", "PS4", "OPTIND", "IFS", "PPID", "OLDPWD", "CDPATH",
+];
 
 /// How many of them make a shell. Measured: dash 8, bash 8, mksh 8, zsh 8, BusyBox 7;
 /// of coreutils, sed, grep, awk, jq, git, python, perl and make none has more than 2.
@@ -33,39 +34,62 @@ const MAX_SHEBANG: usize = 256;
 /// format are said to be unreadable.
 pub fn extract(bytes: &[u8]) -> ContentFacts {
     if bytes.starts_with(b"\x7fELF") {
-        return ContentFacts { kind: Kind::Elf(elf(bytes)), signs: signs(bytes) };
+        return ContentFacts {
+            kind: Kind::Elf(elf(bytes)),
+            signs: signs(bytes),
+        };
     }
     let kind = if bytes.starts_with(b"#!") {
-        Kind::Script { interpreter: shebang(bytes) }
+        Kind::Script {
+            interpreter: shebang(bytes),
+        }
     } else if bytes.starts_with(b"!<arch>\n") {
         Kind::Archive
     } else {
         Kind::Other
     };
-    ContentFacts { kind, signs: BTreeSet::new() }
+    ContentFacts {
+        kind,
+        signs: BTreeSet::new(),
+    }
 }
 
 fn shebang(bytes: &[u8]) -> String {
-    let line = bytes.get(2..bytes.len().min(MAX_SHEBANG)).unwrap_or_default();
+    let line = bytes
+        .get(2..bytes.len().min(MAX_SHEBANG))
+        .unwrap_or_default();
     let line = line.split(|&byte| byte == b'\n').next().unwrap_or_default();
-    String::from_utf8_lossy(line).split_whitespace().next().unwrap_or("").to_owned()
+    String::from_utf8_lossy(line)
+        .split_whitespace()
+        .next()
+        .unwrap_or("")
+        .to_owned()
 }
 
 fn elf(bytes: &[u8]) -> Elf {
     match ElfFile::parse(bytes) {
         Ok(file) => Elf {
             interpreter: file.interpreter.map(str::to_owned),
-            needed: file.libraries.iter().map(|name| (*name).to_owned()).collect(),
+            needed: file
+                .libraries
+                .iter()
+                .map(|name| (*name).to_owned())
+                .collect(),
             unreadable: None,
         },
-        Err(error) => Elf { unreadable: Some(error.to_string()), ..Elf::default() },
+        Err(error) => Elf {
+            unreadable: Some(error.to_string()),
+            ..Elf::default()
+        },
     }
 }
 
 fn signs(bytes: &[u8]) -> BTreeSet<Sign> {
     let mut signs = BTreeSet::new();
-    let variables: Vec<&'static str> =
-        SHELL_VARIABLES.into_iter().filter(|name| holds_variable(bytes, name)).collect();
+    let variables: Vec<&'static str> = SHELL_VARIABLES
+        .into_iter()
+        .filter(|name| holds_variable(bytes, name))
+        .collect();
     if variables.len() >= SHELL_THRESHOLD {
         signs.insert(Sign::Shell { variables });
     }
@@ -91,7 +115,9 @@ fn applet_table(bytes: &[u8]) -> usize {
     // Every table has `chmod`: a multi-call binary without it is no userspace.
     for at in Finder::new(b"\0chmod\0").find_iter(bytes).take(64) {
         let start = at.saturating_sub(4096);
-        let window = bytes.get(start..(at + 4096).min(bytes.len())).unwrap_or_default();
+        let window = bytes
+            .get(start..(at + 4096).min(bytes.len()))
+            .unwrap_or_default();
         let found: BTreeSet<&str> = window
             .split(|&byte| byte == 0)
             .filter_map(|word| std::str::from_utf8(word).ok())
@@ -125,9 +151,14 @@ mod tests {
             ("/usr/bin/make", false),
             ("/usr/bin/awk", false),
         ] {
-            let Ok(bytes) = std::fs::read(path) else { continue };
+            let Ok(bytes) = std::fs::read(path) else {
+                continue;
+            };
             let facts = extract(&bytes);
-            let found = facts.signs.iter().any(|sign| matches!(sign, Sign::Shell { .. }));
+            let found = facts
+                .signs
+                .iter()
+                .any(|sign| matches!(sign, Sign::Shell { .. }));
             assert_eq!(found, is_shell, "{path}: {:?}", facts.signs);
             shells += usize::from(is_shell);
         }
@@ -137,10 +168,17 @@ mod tests {
     #[test]
     fn linkage_and_interpreters() {
         let bytes = std::fs::read("/proc/self/exe").unwrap();
-        let Kind::Elf(own) = extract(&bytes).kind else { panic!("this test is an ELF file") };
+        let Kind::Elf(own) = extract(&bytes).kind else {
+            panic!("this test is an ELF file")
+        };
         assert!(own.why_dynamic().is_some());
         let script = extract(b"#! /bin/sh -e\nexit");
-        assert_eq!(script.kind, Kind::Script { interpreter: "/bin/sh".to_owned() });
+        assert_eq!(
+            script.kind,
+            Kind::Script {
+                interpreter: "/bin/sh".to_owned()
+            }
+        );
         assert_eq!(extract(b"plain").kind, Kind::Other);
     }
 

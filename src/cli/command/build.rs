@@ -6,15 +6,23 @@ use crate::cli::arguments::BuildArguments;
 use crate::cli::report::{Answer, Failure};
 use crate::cli::session::{Session, package};
 
-pub(in crate::cli) fn run(session: &Session, arguments: &BuildArguments) -> Result<Answer, Failure> {
-    let names =
-        arguments.packages.iter().map(|name| package(name)).collect::<Result<Vec<_>, _>>()?;
+pub(in crate::cli) fn run(
+    session: &Session,
+    arguments: &BuildArguments,
+) -> Result<Answer, Failure> {
+    let names = arguments
+        .packages
+        .iter()
+        .map(|name| package(name))
+        .collect::<Result<Vec<_>, _>>()?;
     let loaded = session.load(&names)?;
     let graph = session.graph(&loaded)?;
     let realised = session.realise(&loaded, &graph, &arguments.effort)?;
     let mut documents = Vec::new();
     for name in &names {
-        let Some(step) = graph.package(name) else { continue };
+        let Some(step) = graph.package(name) else {
+            continue;
+        };
         for (output, path) in realised.outputs(step).into_iter().flatten() {
             let host = session.store.host_path(path);
             if session.output.json {

@@ -16,7 +16,9 @@ pub(in crate::cli) fn run(
 ) -> Result<Answer, Failure> {
     let start = session.object(target)?;
     let store = &session.store;
-    let found = store.closure([&start]).map_err(|error| hints::store(&error))?;
+    let found = store
+        .closure([&start])
+        .map_err(|error| hints::store(&error))?;
     let size_of = |path| {
         let info = store.object(path).map_err(|error| hints::store(&error))?;
         Ok::<u64, Failure>(info.map_or(0, |info| info.size_bytes))
@@ -26,11 +28,17 @@ pub(in crate::cli) fn run(
             .iter()
             .map(|path| Ok(json!({ "path": path.to_string(), "size_bytes": size_of(path)? })))
             .collect::<Result<Vec<_>, Failure>>()?;
-        session.output.document(&json!({ "start": start.to_string(), "objects": objects }));
+        session
+            .output
+            .document(&json!({ "start": start.to_string(), "objects": objects }));
         return Ok(Answer::Yes);
     }
     let suffix = |path| -> Result<String, Failure> {
-        Ok(if size { format!("  {}", bytes(size_of(path)?)) } else { String::new() })
+        Ok(if size {
+            format!("  {}", bytes(size_of(path)?))
+        } else {
+            String::new()
+        })
     };
     if !tree {
         for path in &found {
@@ -38,7 +46,9 @@ pub(in crate::cli) fn run(
         }
         return Ok(Answer::Yes);
     }
-    let graph = store.reference_graph(&found).map_err(|error| hints::store(&error))?;
+    let graph = store
+        .reference_graph(&found)
+        .map_err(|error| hints::store(&error))?;
     for line in closure::tree(&graph, &start) {
         let mut drawn = String::new();
         for (level, more) in line.more.iter().enumerate() {
@@ -51,7 +61,11 @@ pub(in crate::cli) fn run(
             });
         }
         let again = if line.repeated { " (as above)" } else { "" };
-        session.output.line(&format!("{drawn}{}{}{again}", line.path, suffix(line.path)?));
+        session.output.line(&format!(
+            "{drawn}{}{}{again}",
+            line.path,
+            suffix(line.path)?
+        ));
     }
     Ok(Answer::Yes)
 }

@@ -6,6 +6,11 @@ use crate::cli::arguments::Arguments;
 use crate::cli::report::{Answer, Failure};
 
 pub(in crate::cli) fn run(shell: clap_complete::Shell) -> Result<Answer, Failure> {
-    clap_complete::generate(shell, &mut Arguments::command(), "kiln", &mut std::io::stdout());
+    clap_complete::generate(
+        shell,
+        &mut Arguments::command(),
+        "kiln",
+        &mut std::io::stdout(),
+    );
     Ok(Answer::Yes)
 }

@@ -32,10 +32,18 @@ pub(in crate::cli) fn run(arguments: &Arguments, output: &Output) -> Result<Answ
         name: "store".to_owned(),
         note: settings.store.display().to_string(),
         problem: Store::open(&settings.store).err().map(|error| {
-            (error.to_string(), "choose a writable directory with `--store DIR`".to_owned())
+            (
+                error.to_string(),
+                "choose a writable directory with `--store DIR`".to_owned(),
+            )
         }),
     });
-    let bases = settings.mirrors.bases.get("debian").cloned().unwrap_or_default();
+    let bases = settings
+        .mirrors
+        .bases
+        .get("debian")
+        .cloned()
+        .unwrap_or_default();
     findings.push(Finding {
         name: "mirror://debian".to_owned(),
         note: bases.join(" "),

@@ -13,7 +13,9 @@ pub(in crate::cli) fn run(session: &Session, target: &str) -> Result<Answer, Fai
     let mut actions: Vec<ActionDigest> = match session.target(target)? {
         Target::Action(digest) => vec![digest],
         Target::Object(path) => {
-            let producers = store.producers(&path).map_err(|error| hints::store(&error))?;
+            let producers = store
+                .producers(&path)
+                .map_err(|error| hints::store(&error))?;
             producers.into_iter().map(|(action, _, _)| action).collect()
         }
         Target::Package(name) => {
@@ -21,7 +23,9 @@ pub(in crate::cli) fn run(session: &Session, target: &str) -> Result<Answer, Fai
             let graph = session.graph(&loaded)?;
             let known = session.known(&graph)?;
             let step = graph.package(&name);
-            step.and_then(|step| known.action_digest(step)).into_iter().collect()
+            step.and_then(|step| known.action_digest(step))
+                .into_iter()
+                .collect()
         }
     };
     actions.sort();

@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
+use crate::cli::arguments::ShowArguments;
 use crate::cli::hints;
 use crate::cli::report::{Answer, Failure, Problem};
 use crate::cli::session::{Session, Target, not_built};
-use crate::cli::arguments::ShowArguments;
 use crate::derivation::{Definition, Kind};
 use crate::hash::ActionDigest;
 use crate::plan::Library as _;
@@ -14,12 +14,16 @@ pub(in crate::cli) fn run(session: &Session, arguments: &ShowArguments) -> Resul
     if arguments.packages {
         return Ok(packages(session));
     }
-    let Some(target) = &arguments.target else { return Ok(Answer::Yes) };
+    let Some(target) = &arguments.target else {
+        return Ok(Answer::Yes);
+    };
     match session.target(target)? {
         Target::Action(digest) => action(session, digest),
         Target::Object(path) => {
-            let producers =
-                session.store.producers(&path).map_err(|error| hints::store(&error))?;
+            let producers = session
+                .store
+                .producers(&path)
+                .map_err(|error| hints::store(&error))?;
             if arguments.action {
                 let (digest, _, _) = producers.first().ok_or_else(|| {
                     Failure::from(
@@ -36,7 +40,9 @@ pub(in crate::cli) fn run(session: &Session, arguments: &ShowArguments) -> Resul
             if arguments.action {
                 let graph = session.graph(&loaded)?;
                 let known = session.known(&graph)?;
-                let found = graph.package(&name).and_then(|step| known.action(step).cloned());
+                let found = graph
+                    .package(&name)
+                    .and_then(|step| known.action(step).cloned());
                 let found = found.ok_or_else(|| not_built(&name))?;
                 session.output.bytes(&found.json());
                 return Ok(Answer::Yes);
@@ -61,7 +67,10 @@ fn packages(session: &Session) -> Answer {
 }
 
 fn action(session: &Session, digest: ActionDigest) -> Result<Answer, Failure> {
-    let json = session.store.action_json(digest).map_err(|error| hints::store(&error))?;
+    let json = session
+        .store
+        .action_json(digest)
+        .map_err(|error| hints::store(&error))?;
     session.output.bytes(&json);
     Ok(Answer::Yes)
 }
@@ -71,7 +80,10 @@ fn object(
     path: &crate::hash::StorePath,
     producers: &[(ActionDigest, crate::hash::OutputName, crate::store::Origin)],
 ) -> Result<Answer, Failure> {
-    let info = session.store.object(path).map_err(|error| hints::store(&error))?;
+    let info = session
+        .store
+        .object(path)
+        .map_err(|error| hints::store(&error))?;
     let made: Vec<Value> = producers
         .iter()
         .map(|(action, output, origin)| {
@@ -96,13 +108,17 @@ fn object(
     }
     for key in ["path", "host", "tree", "size_bytes", "entries"] {
         if let Some(value) = document.get(key) {
-            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            let text = value
+                .as_str()
+                .map_or_else(|| value.to_string(), str::to_owned);
             session.output.line(&format!("{key}: {text}"));
         }
     }
     for (action, output, origin) in producers {
         let word = origin.as_str();
-        session.output.line(&format!("{word}: output `{output}` of action {action}"));
+        session
+            .output
+            .line(&format!("{word}: output `{output}` of action {action}"));
     }
     Ok(Answer::Yes)
 }
@@ -115,8 +131,11 @@ fn package(session: &Session, definition: &Definition) {
         Kind::Image(_) => "image",
         Kind::Policy(_) => "policy",
     };
-    let needs: Vec<String> =
-        definition.needs().into_iter().map(|need| need.value.to_string()).collect();
+    let needs: Vec<String> = definition
+        .needs()
+        .into_iter()
+        .map(|need| need.value.to_string())
+        .collect();
     let meta = &definition.meta;
     if session.output.json {
         session.output.document(&json!({
@@ -137,9 +156,21 @@ fn package(session: &Session, definition: &Definition) {
         format!("kind: {kind}"),
         format!("file: {}", definition.file.shown),
     ];
-    lines.extend(meta.version.iter().map(|version| format!("version: {version}")));
-    lines.extend(meta.license.iter().map(|license| format!("license: {license}")));
-    lines.extend(meta.homepage.iter().map(|homepage| format!("homepage: {homepage}")));
+    lines.extend(
+        meta.version
+            .iter()
+            .map(|version| format!("version: {version}")),
+    );
+    lines.extend(
+        meta.license
+            .iter()
+            .map(|license| format!("license: {license}")),
+    );
+    lines.extend(
+        meta.homepage
+            .iter()
+            .map(|homepage| format!("homepage: {homepage}")),
+    );
     lines.extend(needs.iter().map(|need| format!("needs: {need}")));
     lines.iter().for_each(|line| session.output.line(line));
 }

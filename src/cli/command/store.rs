@@ -9,7 +9,10 @@ use crate::cli::report::{Answer, Failure};
 use crate::cli::session::Session;
 
 pub(in crate::cli) fn list(session: &Session) -> Result<Answer, Failure> {
-    let objects = session.store.objects().map_err(|error| hints::store(&error))?;
+    let objects = session
+        .store
+        .objects()
+        .map_err(|error| hints::store(&error))?;
     if session.output.json {
         let documents: Vec<_> = objects
             .iter()
@@ -24,7 +27,9 @@ pub(in crate::cli) fn list(session: &Session) -> Result<Answer, Failure> {
             .collect();
         session.output.document(&json!({ "objects": documents }));
     } else {
-        objects.iter().for_each(|object| session.output.line(&object.path.to_string()));
+        objects
+            .iter()
+            .for_each(|object| session.output.line(&object.path.to_string()));
     }
     Ok(Answer::Yes)
 }
@@ -35,7 +40,9 @@ pub(in crate::cli) fn verify(session: &Session) -> Result<Answer, Failure> {
     let bar = indicatif::ProgressBar::new(objects.len() as u64);
     let done = AtomicUsize::new(0);
     let damage = store
-        .verify(&objects, &|_| bar.set_position(done.fetch_add(1, Ordering::Relaxed) as u64 + 1))
+        .verify(&objects, &|_| {
+            bar.set_position(done.fetch_add(1, Ordering::Relaxed) as u64 + 1)
+        })
         .map_err(|error| hints::store(&error))?;
     bar.finish_and_clear();
     let unrecorded = store.unrecorded().map_err(|error| hints::store(&error))?;
@@ -57,11 +64,19 @@ pub(in crate::cli) fn verify(session: &Session) -> Result<Answer, Failure> {
         }));
     } else {
         for found in &damage {
-            let at = if found.path.is_empty() { String::new() } else { format!("/{}", found.path) };
-            session.output.line(&format!("{}{at} {}", found.object, found.problem));
+            let at = if found.path.is_empty() {
+                String::new()
+            } else {
+                format!("/{}", found.path)
+            };
+            session
+                .output
+                .line(&format!("{}{at} {}", found.object, found.problem));
         }
         for name in &unrecorded {
-            session.output.line(&format!("{name} is not recorded: unfinished work, or put there by hand"));
+            session.output.line(&format!(
+                "{name} is not recorded: unfinished work, or put there by hand"
+            ));
         }
         session.output.tell(&format!(
             "{} objects, {} problems",
@@ -69,5 +84,9 @@ pub(in crate::cli) fn verify(session: &Session) -> Result<Answer, Failure> {
             damage.len() + unrecorded.len()
         ));
     }
-    Ok(if damage.is_empty() && unrecorded.is_empty() { Answer::Yes } else { Answer::No })
+    Ok(if damage.is_empty() && unrecorded.is_empty() {
+        Answer::Yes
+    } else {
+        Answer::No
+    })
 }

@@ -10,8 +10,12 @@ use crate::closure;
 pub(in crate::cli) fn run(session: &Session, from: &str, to: &str) -> Result<Answer, Failure> {
     let (from, to) = (session.object(from)?, session.object(to)?);
     let store = &session.store;
-    let found = store.closure([&from]).map_err(|error| hints::store(&error))?;
-    let graph = store.reference_graph(&found).map_err(|error| hints::store(&error))?;
+    let found = store
+        .closure([&from])
+        .map_err(|error| hints::store(&error))?;
+    let graph = store
+        .reference_graph(&found)
+        .map_err(|error| hints::store(&error))?;
     let Some(chain) = closure::shortest_path(&graph, &from, &to) else {
         if session.output.json {
             session.output.document(&json!({ "chain": null }));
@@ -41,7 +45,9 @@ pub(in crate::cli) fn run(session: &Session, from: &str, to: &str) -> Result<Ans
     }
     session.output.line(&from.to_string());
     for (_, edge) in chain {
-        session.output.line(&format!("  {} at byte {}", edge.file, edge.offset));
+        session
+            .output
+            .line(&format!("  {} at byte {}", edge.file, edge.offset));
         session.output.line(&format!("-> {}", edge.target));
     }
     Ok(Answer::Yes)

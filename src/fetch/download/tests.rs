@@ -21,10 +21,10 @@ fn serve(answers: &'static [(&'static str, &'static str)]) -> (String, &'static 
             }
             asked.fetch_add(1, Ordering::SeqCst);
             let path = first.split(' ').nth(1).unwrap_or("");
-            let answer = answers
-                .iter()
-                .find(|(at, _)| *at == path)
-                .map_or("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", |(_, answer)| answer);
+            let answer = answers.iter().find(|(at, _)| *at == path).map_or(
+                "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
+                |(_, answer)| answer,
+            );
             stream.write_all(answer.as_bytes()).unwrap();
         }
     });
@@ -34,9 +34,14 @@ fn serve(answers: &'static [(&'static str, &'static str)]) -> (String, &'static 
 const GOOD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\nhello\n";
 const OTHER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\nHELLO\n";
 const SHORT: &str = "HTTP/1.1 200 OK\r\nContent-Length: 60\r\nConnection: close\r\n\r\nhello\n";
-const MOVED: &str = "HTTP/1.1 302 Found\r\nLocation: /good\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-const ANSWERS: &[(&str, &str)] =
-    &[("/good", GOOD), ("/other", OTHER), ("/short", SHORT), ("/moved", MOVED)];
+const MOVED: &str =
+    "HTTP/1.1 302 Found\r\nLocation: /good\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+const ANSWERS: &[(&str, &str)] = &[
+    ("/good", GOOD),
+    ("/other", OTHER),
+    ("/short", SHORT),
+    ("/moved", MOVED),
+];
 
 fn fetch(urls: &[String], directory: &Path) -> Result<Fetched, FetchError> {
     let fetcher = Fetcher::new(Mirrors::default(), None);
@@ -68,7 +73,12 @@ fn wrong_bytes_are_shown_and_kept_under_their_own_hash() {
     let (base, _) = serve(ANSWERS);
     let directory = tempfile::tempdir().unwrap();
     let urls = [format!("{base}/other"), format!("{base}/missing")];
-    let Err(FetchError::WrongHash { actual, kept, attempts, .. }) = fetch(&urls, directory.path())
+    let Err(FetchError::WrongHash {
+        actual,
+        kept,
+        attempts,
+        ..
+    }) = fetch(&urls, directory.path())
     else {
         panic!("wrong bytes were taken")
     };
@@ -77,7 +87,9 @@ fn wrong_bytes_are_shown_and_kept_under_their_own_hash() {
     assert_eq!(attempts.len(), 2);
     // With the declaration corrected, no download is needed.
     let fetcher = Fetcher::new(Mirrors::default(), None);
-    let fetched = fetcher.fetch(&[], actual, directory.path(), &|_| {}).unwrap();
+    let fetched = fetcher
+        .fetch(&[], actual, directory.path(), &|_| {})
+        .unwrap();
     assert_eq!(fetched.from, None);
 }
 
@@ -90,18 +102,30 @@ fn a_truncated_download_is_named_and_not_kept() {
     else {
         panic!("a truncated download was taken")
     };
-    assert!(attempts[0].why.contains("6 of 60 bytes"), "{}", attempts[0].why);
+    assert!(
+        attempts[0].why.contains("6 of 60 bytes"),
+        "{}",
+        attempts[0].why
+    );
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
 }
 
 #[test]
 fn a_host_that_does_not_answer_is_asked_once() {
     // A port that was just free refuses connections.
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
     let directory = tempfile::tempdir().unwrap();
     let urls = ["a", "b"].map(|path| format!("http://127.0.0.1:{port}/{path}"));
     let Err(FetchError::NoAddress { attempts, .. }) = fetch(&urls, directory.path()) else {
         panic!("nothing can have come")
     };
-    assert!(attempts[1].why.contains("did not answer before"), "{}", attempts[1].why);
+    assert!(
+        attempts[1].why.contains("did not answer before"),
+        "{}",
+        attempts[1].why
+    );
 }

@@ -1,0 +1,413 @@
+//! `kiln image`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use rayon::prelude::*;
+use serde_json::{Value, json};
+
+use super::prove::{self, Recorded};
+use crate::cli::arguments::ImageArguments;
+use crate::cli::hints;
+use crate::cli::report::{Answer, Failure, Problem};
+use crate::cli::session::{Session, package};
+use crate::derivation::{Definition, Image as Declared, Kind, resolve};
+use crate::hash::{BlobDigest, PackageName, StorePath};
+use crate::image::archive::Format;
+use crate::image::{Image, archive, assemble, layout};
+use crate::listing::Entry;
+use crate::listing::facts::ContentFacts;
+use crate::plan::{Graph, Loaded, StepKind};
+use crate::policy::{Subject, Verdict, evaluate};
+use crate::projection::{Content, Projection, project};
+use crate::proof::Proof;
+use crate::realise::Realised;
+use crate::tree::facts::extract;
+
+/// Where an image goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Target {
+    /// A layout directory.
+    Layout(PathBuf),
+    /// An archive file.
+    Archive(Format, PathBuf),
+}
+
+/// The tag that images get.
+const TAG: &str = "latest";
+
+pub(in crate::cli) fn run(
+    session: &Session,
+    arguments: &ImageArguments,
+) -> Result<Answer, Failure> {
+    let names = arguments
+        .images
+        .iter()
+        .map(|name| package(name))
+        .collect::<Result<Vec<_>, _>>()?;
+    let targets = arguments
+        .output
+        .iter()
+        .map(|text| parse_target(text))
+        .collect::<Result<Vec<_>, _>>()?;
+    if names.len() > 1 && !targets.is_empty() {
+        return Err(Problem::new("several images cannot go to one place")
+            .hint("make them one after the other, each with its own `-o`")
+            .into());
+    }
+    let loaded = session.load(&names)?;
+    for name in &names {
+        declared(&loaded, name)?;
+    }
+    let graph = session.graph(&loaded)?;
+    let realised = session.realise(&loaded, &graph, &arguments.effort)?;
+    let mut answer = Answer::Yes;
+    let mut documents = Vec::new();
+    let checked = if arguments.check {
+        let effort = &arguments.effort;
+        Some(prove::rebuild(
+            session,
+            &graph,
+            &realised,
+            effort,
+            Recorded::Accept,
+        )?)
+    } else {
+        None
+    };
+    for name in &names {
+        let (definition, image) = declared(&loaded, name)?;
+        let made = make(session, &loaded, &graph, &realised, definition, image)?;
+        if !made.verdict.holds() {
+            answer = Answer::No;
+        }
+        let document = deliver(session, name, &made, &targets, checked.as_deref())?;
+        documents.push(document);
+    }
+    if checked
+        .iter()
+        .flatten()
+        .any(|proof| proof.difference.is_some())
+    {
+        answer = Answer::No;
+    }
+    if session.output.json {
+        session.output.document(&json!({ "images": documents }));
+    }
+    Ok(answer)
+}
+
+fn parse_target(text: &str) -> Result<Target, Failure> {
+    let target = match text.split_once(':') {
+        Some((_, "")) | None => None,
+        Some(("oci", path)) => Some(Target::Layout(path.into())),
+        Some(("oci-archive", path)) => Some(Target::Archive(Format::Oci, path.into())),
+        Some(("docker-archive", path)) => Some(Target::Archive(Format::Docker, path.into())),
+        Some(_) => None,
+    };
+    target.ok_or_else(|| {
+        Problem::new(format!("`{text}` is not a place for an image"))
+            .hint("write `oci:DIR`, `oci-archive:FILE` or `docker-archive:FILE`")
+            .into()
+    })
+}
+
+/// Returns the definition of a name, which must be an image's.
+fn declared<'a>(
+    loaded: &'a Loaded,
+    name: &PackageName,
+) -> Result<(&'a Definition, &'a Declared), Failure> {
+    match loaded
+        .definitions
+        .get(name)
+        .map(|definition| (definition, &definition.kind))
+    {
+        Some((definition, Kind::Image(image))) => Ok((definition, image)),
+        _ => Err(Problem::new(format!("`{name}` is not an image"))
+            .because("its file has no `[image]` table")
+            .hint(format!("`kiln build {name}` builds packages"))
+            .into()),
+    }
+}
+
+struct Made {
+    image: Image,
+    verdict: Verdict,
+    policy: PackageName,
+}
+
+fn make(
+    session: &Session,
+    loaded: &Loaded,
+    graph: &Graph,
+    realised: &Realised,
+    definition: &Definition,
+    declared: &Declared,
+) -> Result<Made, Failure> {
+    let contents = contents(session, graph, realised, definition, declared)?;
+    let projection = project(&contents, &declared.writable)
+        .map_err(|error| hints::projection(&error, definition))?;
+    let policy = resolve(&declared.policy, &definition.file.package);
+    let rules = match loaded.definitions.get(&policy).map(|found| &found.kind) {
+        Some(Kind::Policy(policy)) => &policy.rules,
+        _ => {
+            let message = format!("`{policy}` is not a policy");
+            return Err(Failure::Diagnostics(vec![
+                definition.problem(declared.policy.range(), message),
+            ]));
+        }
+    };
+    let facts = facts(session, &projection)?;
+    let seeded = seeded(session, graph, realised, &contents)?;
+    let subject = Subject {
+        projection: &projection,
+        facts: &facts,
+        executables: &declared.executables,
+        seeded: &seeded,
+    };
+    let verdict = evaluate(rules, &subject, &declared.exceptions);
+    let image = assemble(&session.store, definition, declared, &projection)
+        .map_err(|error| hints::image(&error))?;
+    Ok(Made {
+        image,
+        verdict,
+        policy,
+    })
+}
+
+fn contents(
+    session: &Session,
+    graph: &Graph,
+    realised: &Realised,
+    definition: &Definition,
+    declared: &Declared,
+) -> Result<Vec<Content>, Failure> {
+    let store = &session.store;
+    let mut contents = Vec::new();
+    for content in &declared.contents {
+        let name = resolve(&content.package, &definition.file.package);
+        let outputs = graph.package(&name).and_then(|step| realised.outputs(step));
+        let Some(object) = outputs.and_then(|outputs| outputs.values().next()) else {
+            return Err(crate::cli::session::not_built(&name));
+        };
+        let read = || {
+            let mut references = store.references(object)?;
+            references.extend(store.self_references(object)?);
+            Ok((store.listing(object)?, references))
+        };
+        let (listing, references) = read().map_err(|error| hints::store(&error))?;
+        contents.push(Content {
+            package: name,
+            object: object.clone(),
+            listing,
+            references,
+            files: content
+                .files
+                .as_ref()
+                .map(|files| files.iter().map(|file| file.value.clone()).collect()),
+            to: content.to.clone(),
+        });
+    }
+    Ok(contents)
+}
+
+/// Reads facts out of every distinct file, in parallel.
+fn facts(
+    session: &Session,
+    projection: &Projection,
+) -> Result<BTreeMap<BlobDigest, ContentFacts>, Failure> {
+    let files: BTreeSet<(BlobDigest, bool)> = projection
+        .entries
+        .values()
+        .filter_map(|placed| match placed.entry {
+            Entry::File {
+                digest, executable, ..
+            } => Some((digest, executable)),
+            _ => None,
+        })
+        .collect();
+    files
+        .into_par_iter()
+        .map(|(digest, executable)| {
+            let path = session.store.blob_path(digest, executable);
+            let bytes = std::fs::read(&path).map_err(|error| {
+                Failure::from(
+                    Problem::new(format!("cannot read `{}`", path.display()))
+                        .because(error.to_string())
+                        .hint("`kiln store verify` tells what is damaged"),
+                )
+            })?;
+            Ok((digest, extract(&bytes)))
+        })
+        .collect()
+}
+
+/// Returns, for each object in the image that is or reaches a seed, that seed.
+fn seeded(
+    session: &Session,
+    graph: &Graph,
+    realised: &Realised,
+    contents: &[Content],
+) -> Result<BTreeMap<StorePath, StorePath>, Failure> {
+    let seeds: BTreeSet<&StorePath> = graph
+        .steps()
+        .filter(|(_, step)| matches!(step.kind, StepKind::Debian { .. } | StepKind::Merge { .. }))
+        .filter_map(|(id, _)| realised.outputs(id))
+        .flat_map(|outputs| outputs.values())
+        .collect();
+    let mut seeded = BTreeMap::new();
+    for content in contents {
+        let closure = session
+            .store
+            .closure([&content.object])
+            .map_err(|error| hints::store(&error))?;
+        if let Some(seed) = closure.iter().find(|path| seeds.contains(path)) {
+            seeded.insert(content.object.clone(), seed.clone());
+        }
+    }
+    Ok(seeded)
+}
+
+/// Writes an image where it was asked for and reports it; one that violates its policy is
+/// reported and not written.
+fn deliver(
+    session: &Session,
+    name: &PackageName,
+    made: &Made,
+    targets: &[Target],
+    checked: Option<&[Proof]>,
+) -> Result<Value, Failure> {
+    let Made {
+        image,
+        verdict,
+        policy,
+    } = made;
+    let digest = format!("sha256:{}", image.manifest.digest);
+    let mut places = Vec::new();
+    if verdict.holds() {
+        let standard = [Target::Layout(session.store.images().join(format!(
+            "{}-{}",
+            image.name,
+            short(&digest)
+        )))];
+        for target in if targets.is_empty() {
+            &standard
+        } else {
+            targets
+        } {
+            places.push(write(session, image, target)?);
+        }
+    }
+    if !session.output.json {
+        print(session, name, made, &places, &digest, checked);
+    }
+    Ok(json!({
+        "image": name.as_str(),
+        "digest": digest,
+        "places": places,
+        "policy": policy.as_str(),
+        "violations": verdict.findings.iter().map(|finding| json!({
+            "rule": finding.rule.as_str(),
+            "path": format!("/{}", finding.path),
+            "message": finding.message,
+        })).collect::<Vec<_>>(),
+        "waived": verdict.waived.iter().map(|(finding, reason)| json!({
+            "rule": finding.rule.as_str(),
+            "path": format!("/{}", finding.path),
+            "reason": reason,
+        })).collect::<Vec<_>>(),
+        "unused_exceptions": verdict.unused.iter().map(|exception| json!({
+            "rule": exception.rule.as_str(),
+            "path": format!("/{}", exception.path),
+        })).collect::<Vec<_>>(),
+        "check": checked.map(prove::documents),
+    }))
+}
+
+/// Returns enough of a digest to tell images apart in a directory's name.
+fn short(digest: &str) -> &str {
+    digest
+        .get("sha256:".len()..)
+        .and_then(|hex| hex.get(..16))
+        .unwrap_or(digest)
+}
+
+fn write(session: &Session, image: &Image, target: &Target) -> Result<String, Failure> {
+    let (result, place) = match target {
+        Target::Layout(directory) => (
+            layout::write(&session.store, image, directory, TAG),
+            format!("oci:{}:{TAG}", directory.display()),
+        ),
+        Target::Archive(format, file) => {
+            let scheme = match format {
+                Format::Oci => "oci-archive",
+                Format::Docker => "docker-archive",
+            };
+            (
+                archive::write(&session.store, image, file, *format, TAG),
+                format!("{scheme}:{}", file.display()),
+            )
+        }
+    };
+    result.map_err(|error| hints::image(&error))?;
+    Ok(place)
+}
+
+fn print(
+    session: &Session,
+    name: &PackageName,
+    made: &Made,
+    places: &[String],
+    digest: &str,
+    checked: Option<&[Proof]>,
+) {
+    let output = &session.output;
+    let Made {
+        verdict, policy, ..
+    } = made;
+    for (finding, reason) in &verdict.waived {
+        output.tell(&format!(
+            "waived: {} at /{}: {reason}",
+            finding.rule.as_str(),
+            finding.path
+        ));
+    }
+    if !verdict.holds() {
+        let mut problem = Problem::new(format!("`{name}` violates its policy `{policy}`"));
+        problem
+            .details
+            .extend(verdict.findings.iter().map(|finding| {
+                format!(
+                    "{}: /{}: {}",
+                    finding.rule.as_str(),
+                    finding.path,
+                    finding.message
+                )
+            }));
+        problem
+            .details
+            .extend(verdict.unused.iter().map(|exception| {
+                format!(
+                    "exception for {} at /{} waives nothing",
+                    exception.rule.as_str(),
+                    exception.path
+                )
+            }));
+        output.failure(
+            &problem
+                .hint("take it out of the image, or waive it with `[[image.exceptions]]` and a reason")
+                .into(),
+        );
+        return;
+    }
+    for place in places {
+        output.line(&format!("image   {place}"));
+    }
+    output.line(&format!("digest  {digest}"));
+    if let Some(proofs) = checked {
+        for proof in proofs.iter().filter(|proof| proof.difference.is_some()) {
+            output.line(&format!("check   {}", prove::sentence(proof)));
+        }
+        output.line(&format!("check   {}", prove::summary(proofs)));
+    }
+}

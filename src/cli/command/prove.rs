@@ -1,0 +1,239 @@
+//! `kiln prove`, and `kiln image --check`.
+
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+use rayon::prelude::*;
+use serde_json::json;
+
+use crate::build::Builder;
+use crate::cli::arguments::{Effort, ProveArguments};
+use crate::cli::hints;
+use crate::cli::progress::Progress;
+use crate::cli::report::{Answer, Failure, Problem};
+use crate::cli::session::{Session, cores, jobs, package};
+use crate::hash::PackageName;
+use crate::plan::{Graph, Step, StepId, StepKind};
+use crate::proof::{Proof, ProofError, VARIATIONS, prove};
+use crate::realise::{Event, Observer as _, Realised};
+use crate::store::Verdict;
+
+pub(in crate::cli) fn run(
+    session: &Session,
+    arguments: &ProveArguments,
+) -> Result<Answer, Failure> {
+    let names = arguments
+        .targets
+        .iter()
+        .map(|name| package(name))
+        .collect::<Result<Vec<_>, _>>()?;
+    let loaded = session.load(&names)?;
+    let graph = session.graph(&loaded)?;
+    let realised = session.realise(&loaded, &graph, &arguments.effort)?;
+    let proofs = rebuild(
+        session,
+        &graph,
+        &realised,
+        &arguments.effort,
+        Recorded::Ignore,
+    )?;
+    report(session, &names, &proofs);
+    let same = proofs.iter().all(|proof| proof.difference.is_none());
+    Ok(if same { Answer::Yes } else { Answer::No })
+}
+
+/// Whether a verdict that this store has recorded is taken as it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Recorded {
+    /// Taken if it says that the action is reproducible.
+    Accept,
+    /// Every action is rebuilt.
+    Ignore,
+}
+
+/// Rebuilds every action that was built, and compares.
+pub(super) fn rebuild(
+    session: &Session,
+    graph: &Graph,
+    realised: &Realised,
+    effort: &Effort,
+    recorded: Recorded,
+) -> Result<Vec<Proof>, Failure> {
+    let mut built: Vec<(StepId, &Step)> = graph
+        .steps()
+        .filter(|(_, step)| matches!(step.kind, StepKind::Build(_)))
+        .collect();
+    let mut proofs = Vec::new();
+    if recorded == Recorded::Accept {
+        let mut open = Vec::new();
+        for (id, step) in built {
+            match known(session, realised, id)? {
+                Some(proof) => proofs.push((id, proof)),
+                None => open.push((id, step)),
+            }
+        }
+        built = open;
+    }
+    let progress = Progress::new(session.output);
+    if !built.is_empty() {
+        let total = built.len();
+        progress.event(
+            None,
+            Event::Planned {
+                total,
+                missing: total,
+            },
+        );
+    }
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(jobs(effort))
+        .build()
+        .map_err(|error| {
+            Failure::from(Problem::new("cannot start threads").because(error.to_string()))
+        })?;
+    let failures: Mutex<Vec<(StepId, ProofError)>> = Mutex::default();
+    let fresh: Vec<(StepId, Proof)> = pool.install(|| {
+        built
+            .par_iter()
+            .filter_map(|(id, step)| {
+                match prove_step(session, realised, &progress, *id, step, effort) {
+                    Ok(proof) => Some((*id, proof)),
+                    Err(error) => {
+                        failures
+                            .lock()
+                            .unwrap_or_else(PoisonError::into_inner)
+                            .push((*id, error));
+                        None
+                    }
+                }
+            })
+            .collect()
+    });
+    progress.finish();
+    let mut failures = failures
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
+    failures.sort_by_key(|(id, _)| *id);
+    if let Some((id, error)) = failures.into_iter().next() {
+        return Err(match error {
+            ProofError::Rebuild { source, .. } => hints::build(&source, graph.step(id), None),
+            ProofError::Store(error) => hints::store(&error),
+            other => Problem::from_error(&other).into(),
+        });
+    }
+    proofs.extend(fresh);
+    proofs.sort_by_key(|(id, _)| *id);
+    Ok(proofs.into_iter().map(|(_, proof)| proof).collect())
+}
+
+/// Returns a recorded proof that an action is reproducible.
+fn known(session: &Session, realised: &Realised, id: StepId) -> Result<Option<Proof>, Failure> {
+    let Some(action) = realised.action(id) else {
+        return Ok(None);
+    };
+    let digest = action.digest();
+    let proof = session
+        .store
+        .proof(digest)
+        .map_err(|error| hints::store(&error))?;
+    Ok(proof
+        .filter(|proof| proof.verdict == Verdict::Reproducible)
+        .map(|_| Proof {
+            action: digest,
+            name: action.name.to_string(),
+            difference: None,
+        }))
+}
+
+fn prove_step(
+    session: &Session,
+    realised: &Realised,
+    progress: &Progress,
+    id: StepId,
+    step: &Step,
+    effort: &Effort,
+) -> Result<Proof, ProofError> {
+    let (Some(action), StepKind::Build(build)) = (realised.action(id), &step.kind) else {
+        return Err(ProofError::NotBuilt(step.label.clone()));
+    };
+    progress.event(Some((id, step)), Event::Started);
+    let builder = Builder {
+        store: &session.store,
+        launcher: &session.launcher,
+        cancel: &session.cancel,
+    };
+    let result = prove(
+        &builder,
+        action,
+        &build.limits,
+        cores(effort),
+        &mut |line| {
+            progress.event(Some((id, step)), Event::Log(line));
+        },
+    );
+    let event = if result.is_ok() {
+        Event::Finished
+    } else {
+        Event::Failed
+    };
+    progress.event(Some((id, step)), event);
+    result
+}
+
+fn report(session: &Session, names: &[PackageName], proofs: &[Proof]) {
+    if session.output.json {
+        session.output.document(&json!({
+            "targets": names.iter().map(PackageName::as_str).collect::<Vec<_>>(),
+            "reproducible": proofs.iter().all(|proof| proof.difference.is_none()),
+            "actions": documents(proofs),
+        }));
+        return;
+    }
+    for proof in proofs {
+        session.output.line(&sentence(proof));
+    }
+    session.output.line(&summary(proofs));
+}
+
+/// Returns proofs for programs.
+pub(super) fn documents(proofs: &[Proof]) -> Vec<serde_json::Value> {
+    proofs
+        .iter()
+        .map(|proof| {
+            json!({
+                "action": proof.action.to_string(),
+                "name": proof.name,
+                "reproducible": proof.difference.is_none(),
+                "difference": proof.difference.as_ref().map(ToString::to_string),
+                "variations": VARIATIONS,
+            })
+        })
+        .collect()
+}
+
+/// Returns a proof for people.
+pub(super) fn sentence(proof: &Proof) -> String {
+    match &proof.difference {
+        None => format!("same       {}", proof.name),
+        Some(difference) => format!("different  {}: {difference}", proof.name),
+    }
+}
+
+/// Returns the verdict over all.
+pub(super) fn summary(proofs: &[Proof]) -> String {
+    let different = proofs
+        .iter()
+        .filter(|proof| proof.difference.is_some())
+        .count();
+    if different == 0 {
+        format!(
+            "reproducible: {} builds repeated, every bit the same",
+            proofs.len()
+        )
+    } else {
+        format!(
+            "not reproducible: {different} of {} builds differ",
+            proofs.len()
+        )
+    }
+}

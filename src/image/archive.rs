@@ -1,0 +1,123 @@
+//! OCI archives and Docker archives: a layout in one tar file.
+//!
+//! An OCI archive is the layout directory as a tar. A Docker archive has the same blobs
+//! and a `manifest.json` that names them, so that engines of either kind load it.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write as _};
+use std::path::Path;
+
+use serde_json::json;
+use tar::{Builder, EntryType};
+
+use super::assemble::{Blob, Image, cached};
+use super::layer::append;
+use super::{ImageError, access, layout, manifest};
+use crate::hash::json::canonical;
+use crate::store::Store;
+
+/// Which programs an archive is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Those that read OCI layouts.
+    Oci,
+    /// Docker's engine, and those that read its archives.
+    Docker,
+}
+
+/// Writes an image into an archive file, whole or not at all.
+///
+/// # Errors
+/// [`ImageError::DamagedBlob`] for a cached layer that has changed, [`ImageError::Access`].
+pub fn write(
+    store: &Store,
+    image: &Image,
+    file: &Path,
+    format: Format,
+    tag: &str,
+) -> Result<(), ImageError> {
+    let parent = match file.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let temporary = tempfile::Builder::new()
+        .prefix(".kiln-archive-")
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+        .tempfile_in(parent)
+        .map_err(access("create a file in", parent))?;
+    let mut tar = Builder::new(BufWriter::with_capacity(1 << 18, temporary));
+    let failed = || access("write", file);
+    let put = |tar: &mut Builder<_>, name: &str, bytes: &[u8]| {
+        append(
+            tar,
+            name,
+            EntryType::Regular,
+            0o644,
+            "",
+            bytes.len() as u64,
+            bytes,
+        )
+    };
+    for directory in ["blobs/", "blobs/sha256/"] {
+        append(
+            &mut tar,
+            directory,
+            EntryType::Directory,
+            0o755,
+            "",
+            0,
+            io::empty(),
+        )
+        .map_err(failed())?;
+    }
+    for (digest, size, blob) in image.blobs() {
+        let name = format!("blobs/sha256/{digest}");
+        match blob {
+            Blob::Bytes(bytes) => put(&mut tar, &name, bytes).map_err(failed())?,
+            Blob::Cached => {
+                let from = cached(store, digest);
+                layout::check(&from, digest, size)?;
+                let content = File::open(&from).map_err(access("read", &from))?;
+                append(
+                    &mut tar,
+                    &name,
+                    EntryType::Regular,
+                    0o644,
+                    "",
+                    size,
+                    content,
+                )
+                .map_err(failed())?;
+            }
+        }
+    }
+    let index = manifest::index(&[manifest::index_entry(&image.manifest, tag)])?;
+    put(&mut tar, "index.json", &index.bytes).map_err(failed())?;
+    if format == Format::Docker {
+        let layers: Vec<String> = image
+            .layers
+            .iter()
+            .map(|layer| format!("blobs/sha256/{}", layer.diff_id))
+            .collect();
+        let document = json!([{
+            "Config": format!("blobs/sha256/{}", image.config.digest),
+            "RepoTags": [format!("{}:{tag}", image.name)],
+            "Layers": layers,
+        }]);
+        let bytes = canonical(&document).map_err(|source| ImageError::Json {
+            document: "manifest.json",
+            source,
+        })?;
+        put(&mut tar, "manifest.json", &bytes).map_err(failed())?;
+    }
+    put(&mut tar, "oci-layout", layout::MARKER).map_err(failed())?;
+    let mut writer = tar.into_inner().map_err(failed())?;
+    writer.flush().map_err(failed())?;
+    let temporary = writer
+        .into_inner()
+        .map_err(|error| failed()(error.into_error()))?;
+    temporary
+        .persist(file)
+        .map_err(|error| failed()(error.error))?;
+    Ok(())
+}
