@@ -62,7 +62,7 @@ impl World<'_> {
                     unpack::unpack(&archive, &into).map_err(failed)?;
                 }
                 SourceLayout::Copy => {
-                    worktree::copy_tree(&object, &into, worktree::Select::All).map_err(failed)?
+                    worktree::copy_tree(&object, &into, worktree::Select::All).map_err(failed)?;
                 }
             }
         }

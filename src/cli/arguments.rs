@@ -17,7 +17,7 @@ pub struct Arguments {
     #[arg(long, global = true)]
     pub json: bool,
 
-    /// Where the store is [default: $KILN_STORE, else kiln in the XDG data directory]
+    /// Where the store is [default: `KILN_STORE`, else `kiln` in the XDG data directory]
     #[arg(long, global = true, value_name = "DIR")]
     pub store: Option<PathBuf>,
 

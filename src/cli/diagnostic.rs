@@ -34,7 +34,7 @@ fn render_one(diagnostic: &Diagnostic, renderer: &Renderer) -> String {
     let group = Level::ERROR
         .primary_title(diagnostic.message.as_str())
         .element(snippet);
-    let mut rendered = renderer.render(&[group]).to_string();
+    let mut rendered = renderer.render(&[group]);
     if let Some(because) = &diagnostic.because {
         rendered.push_str(&format!("\n  because: {because}"));
     }

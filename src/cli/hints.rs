@@ -200,7 +200,7 @@ fn places(
             } if declared.value == sha256 => {
                 let first = urls
                     .first()
-                    .map_or_else(|| declared.range(), |url| url.range());
+                    .map_or_else(|| declared.range(), crate::derivation::Spanned::range);
                 Some((declared.range(), first))
             }
             _ => None,

@@ -75,11 +75,6 @@ impl Session {
         })
     }
 
-    /// Returns the steps that realise what was loaded.
-    pub(super) fn graph(&self, loaded: &Loaded) -> Result<Graph, Failure> {
-        plan::lower(loaded).map_err(Failure::Diagnostics)
-    }
-
     /// Realises a graph; any failed step is a failure of the whole.
     pub(super) fn realise(
         &self,
@@ -153,7 +148,7 @@ impl Session {
             Target::Object(path) => Ok(path),
             Target::Package(name) => {
                 let loaded = self.load(std::slice::from_ref(&name))?;
-                let graph = self.graph(&loaded)?;
+                let graph = graph(&loaded)?;
                 self.known_output(&graph, &name)?
                     .ok_or_else(|| not_built(&name))
             }
@@ -205,6 +200,11 @@ impl Session {
         .known(graph)
         .map_err(|error| hints::realise(&error, None, None))
     }
+}
+
+/// Returns the steps that realise what was loaded.
+pub(super) fn graph(loaded: &Loaded) -> Result<Graph, Failure> {
+    plan::lower(loaded).map_err(Failure::Diagnostics)
 }
 
 /// Reads a package's name as typed.

@@ -141,14 +141,14 @@ mod hostile {
     proptest! {
         #[test]
         fn no_text_panics(text in "\\PC{0,200}") {
-            let _ = parse(&file(&text)).is_ok();
+            drop(parse(&file(&text)));
         }
 
         #[test]
         fn no_cut_or_changed_file_panics(at in 0_usize..600, with in "[\\[\\]\"=${}a\n]{0,4}") {
             let at = (0..=at.min(DASH.len())).rev().find(|at| DASH.is_char_boundary(*at)).unwrap();
-            let _ = parse(&file(&format!("{}{with}{}", &DASH[..at], &DASH[at..]))).is_ok();
-            let _ = parse(&file(&format!("{}{with}", &DASH[..at]))).is_ok();
+            drop(parse(&file(&format!("{}{with}{}", &DASH[..at], &DASH[at..]))));
+            drop(parse(&file(&format!("{}{with}", &DASH[..at]))));
         }
     }
 }

@@ -224,7 +224,7 @@ mod tests {
     fn golden_bytes() {
         let (_, digest) = write(&plan());
         insta::assert_snapshot!(digest.to_string(), @"36f01c58abab8aeeabaced01d442b84144edb959e3ca832258b578040f6e3f2b");
-        insta::assert_snapshot!(plan().key().to_string(), @"");
+        insta::assert_snapshot!(plan().key().to_string(), @"bac64447c234b59f952837b348534519c484d29677bd0fb364d7a40a9fd0e6e1");
     }
 
     #[test]

@@ -92,7 +92,7 @@ fn run(
     };
     let conditions = Conditions::ordinary(realiser.cores);
     let built = builder.run(action, limits, &conditions, &mut |line| {
-        notify(Event::Log(line))
+        notify(Event::Log(line));
     })?;
     let plans: Vec<_> = built.outputs.values().cloned().collect();
     realiser.store.register(&plans)?;
@@ -113,7 +113,7 @@ fn fetch_file(
     };
     let events = |event: fetch::Event<'_>| match event {
         fetch::Event::Progress { received, total } => {
-            notify(Event::Downloading { received, total })
+            notify(Event::Downloading { received, total });
         }
         fetch::Event::Failed { why, .. } => notify(Event::AddressFailed { why }),
         _ => {}

@@ -306,25 +306,11 @@ impl Store {
             patches: BTreeMap::new(),
         };
         if self.object(&plan.path)?.is_none() {
-            self.seal_directories(&plan)?;
+            seal_directories(&plan)?;
             let _exclusive = self.lock_registration()?;
             self.move_and_record(&plan)?;
         }
         Ok(plan.path)
-    }
-
-    /// Seals what is not a file: files that come from the pool are sealed already.
-    fn seal_directories(&self, plan: &ObjectPlan) -> Result<(), StoreError> {
-        let root = TreeRoot::open(&plan.tree)?;
-        let entries: Vec<(&RelPath, &Entry)> = plan.listing.iter().collect();
-        for (path, entry) in entries.iter().rev() {
-            match entry {
-                Entry::Directory => seal::seal_directory(&root, path)?,
-                Entry::Symlink { .. } => seal::seal_symlink(&root, path)?,
-                Entry::File { .. } => {}
-            }
-        }
-        Ok(())
     }
 
     /// Seals planned trees, moves them into place and records them.
@@ -491,6 +477,20 @@ impl Store {
             .join(shard)
             .join(format!("{text}{suffix}"))
     }
+}
+
+/// Seals what is not a file: files that come from the pool are sealed already.
+fn seal_directories(plan: &ObjectPlan) -> Result<(), StoreError> {
+    let root = TreeRoot::open(&plan.tree)?;
+    let entries: Vec<(&RelPath, &Entry)> = plan.listing.iter().collect();
+    for (path, entry) in entries.iter().rev() {
+        match entry {
+            Entry::Directory => seal::seal_directory(&root, path)?,
+            Entry::Symlink { .. } => seal::seal_symlink(&root, path)?,
+            Entry::File { .. } => {}
+        }
+    }
+    Ok(())
 }
 
 /// Returns how many of the plans a plan names, directly or not: an order for their rows.

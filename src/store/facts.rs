@@ -42,6 +42,9 @@ impl Origin {
     }
 }
 
+/// What an action produced, and how.
+pub type Realisation = (BTreeMap<OutputName, StorePath>, Origin);
+
 /// One run of a build or test.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BuildRecord {
@@ -192,10 +195,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Database`] or [`StoreError::Malformed`].
-    pub fn realisation(
-        &self,
-        action: ActionDigest,
-    ) -> Result<Option<(BTreeMap<OutputName, StorePath>, Origin)>, StoreError> {
+    pub fn realisation(&self, action: ActionDigest) -> Result<Option<Realisation>, StoreError> {
         let rows: Vec<(String, String, String)> = self.with_database(|connection| {
             connection
                 .prepare_cached(

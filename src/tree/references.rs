@@ -48,7 +48,7 @@ impl Wanted {
     }
 }
 
-#[allow(clippy::cast_possible_truncation)]
+#[allow(clippy::cast_possible_truncation, clippy::indexing_slicing)]
 const fn base32_table() -> [bool; 256] {
     let mut table = [false; 256];
     let mut byte = 0;
@@ -72,6 +72,10 @@ pub struct Scanner<'a> {
     position: u64,
 }
 
+#[expect(
+    clippy::indexing_slicing,
+    reason = "each index is compared with the length first"
+)]
 impl<'a> Scanner<'a> {
     /// Starts at offset 0.
     pub fn new(wanted: &'a Wanted) -> Self {

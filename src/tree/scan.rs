@@ -42,6 +42,9 @@ pub struct Scan {
     pub scratch: Vec<Hit>,
 }
 
+/// An entry with its hits; the flag tells those of scratch paths.
+type Scanned = (RelPath, Entry, Vec<(Hit, bool)>);
+
 #[derive(Debug)]
 enum Found {
     File { size_bytes: u64, executable: bool },
@@ -55,7 +58,7 @@ enum Found {
 /// [`TreeError`] for whatever an object cannot hold, and when reading fails.
 pub fn scan(root: &TreeRoot, wanted: &Wanted) -> Result<Scan, TreeError> {
     let found = walk(root)?;
-    let scanned: Vec<(RelPath, Entry, Vec<(Hit, bool)>)> = found
+    let scanned: Vec<Scanned> = found
         .into_par_iter()
         .map(|(path, found)| scan_entry(root, path, found, wanted))
         .collect::<Result<_, _>>()?;
@@ -183,7 +186,7 @@ fn scan_entry(
     path: RelPath,
     found: Found,
     wanted: &Wanted,
-) -> Result<(RelPath, Entry, Vec<(Hit, bool)>), TreeError> {
+) -> Result<Scanned, TreeError> {
     let mut hits = Vec::new();
     let named = path.file_name().as_bytes();
     Scanner::new(wanted).feed(named, |_, _, is_scratch| {
@@ -238,6 +241,10 @@ fn scan_entry(
     Ok((path, entry, hits))
 }
 
+#[expect(
+    clippy::indexing_slicing,
+    reason = "`filled` never exceeds the block's length"
+)]
 /// Hashes and searches one file in constant memory; returns its digest, its length as
 /// read, and whether it starts as gzip does.
 fn hash_file(
@@ -296,13 +303,16 @@ fn search_compressed(
     // Bytes that only look like gzip end the search early: they hide nothing from us that
     // a program could unpack either.
     while let Ok(count @ 1..) = decoder.read(&mut block) {
-        scanner.feed(&block[..count], |target, _, is_scratch| {
-            if is_scratch {
-                named_scratch = true;
-            } else {
-                record(target, 0, false);
-            }
-        });
+        scanner.feed(
+            block.get(..count).unwrap_or(&block),
+            |target, _, is_scratch| {
+                if is_scratch {
+                    named_scratch = true;
+                } else {
+                    record(target, 0, false);
+                }
+            },
+        );
     }
     if named_scratch {
         return Err(TreeError::ScratchInCompressed {

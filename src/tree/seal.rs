@@ -131,8 +131,9 @@ pub fn patched_digest(
         if count == 0 {
             return Ok(BlobDigest::from_bytes(*hasher.finalize().as_bytes()));
         }
-        apply_to_block(&mut block[..count], at, patches);
-        hasher.update(&block[..count]);
+        let bytes = block.get_mut(..count).unwrap_or_default();
+        apply_to_block(bytes, at, patches);
+        hasher.update(bytes);
         at += count as u64;
     }
 }

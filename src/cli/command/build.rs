@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::cli::arguments::BuildArguments;
 use crate::cli::report::{Answer, Failure};
-use crate::cli::session::{Session, package};
+use crate::cli::session::{Session, graph, package};
 
 pub(in crate::cli) fn run(
     session: &Session,
@@ -16,7 +16,7 @@ pub(in crate::cli) fn run(
         .map(|name| package(name))
         .collect::<Result<Vec<_>, _>>()?;
     let loaded = session.load(&names)?;
-    let graph = session.graph(&loaded)?;
+    let graph = graph(&loaded)?;
     let realised = session.realise(&loaded, &graph, &arguments.effort)?;
     let mut documents = Vec::new();
     for name in &names {

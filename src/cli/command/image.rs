@@ -10,7 +10,7 @@ use super::prove::{self, Recorded};
 use crate::cli::arguments::ImageArguments;
 use crate::cli::hints;
 use crate::cli::report::{Answer, Failure, Problem};
-use crate::cli::session::{Session, package};
+use crate::cli::session::{Session, graph, package};
 use crate::derivation::{Definition, Image as Declared, Kind, resolve};
 use crate::hash::{BlobDigest, PackageName, StorePath};
 use crate::image::archive::Format;
@@ -59,7 +59,7 @@ pub(in crate::cli) fn run(
     for name in &names {
         declared(&loaded, name)?;
     }
-    let graph = session.graph(&loaded)?;
+    let graph = graph(&loaded)?;
     let realised = session.realise(&loaded, &graph, &arguments.effort)?;
     let mut answer = Answer::Yes;
     let mut documents = Vec::new();

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::build::log::copy_log;
 use crate::cli::hints;
 use crate::cli::report::{Answer, Failure, Problem};
-use crate::cli::session::{Session, Target};
+use crate::cli::session::{Session, Target, graph};
 use crate::hash::ActionDigest;
 
 pub(in crate::cli) fn run(session: &Session, target: &str) -> Result<Answer, Failure> {
@@ -20,7 +20,7 @@ pub(in crate::cli) fn run(session: &Session, target: &str) -> Result<Answer, Fai
         }
         Target::Package(name) => {
             let loaded = session.load(std::slice::from_ref(&name))?;
-            let graph = session.graph(&loaded)?;
+            let graph = graph(&loaded)?;
             let known = session.known(&graph)?;
             let step = graph.package(&name);
             step.and_then(|step| known.action_digest(step))

@@ -11,7 +11,7 @@ use crate::cli::arguments::{Effort, ProveArguments};
 use crate::cli::hints;
 use crate::cli::progress::Progress;
 use crate::cli::report::{Answer, Failure, Problem};
-use crate::cli::session::{Session, cores, jobs, package};
+use crate::cli::session::{Session, cores, graph, jobs, package};
 use crate::hash::PackageName;
 use crate::plan::{Graph, Step, StepId, StepKind};
 use crate::proof::{Proof, ProofError, VARIATIONS, prove};
@@ -28,7 +28,7 @@ pub(in crate::cli) fn run(
         .map(|name| package(name))
         .collect::<Result<Vec<_>, _>>()?;
     let loaded = session.load(&names)?;
-    let graph = session.graph(&loaded)?;
+    let graph = graph(&loaded)?;
     let realised = session.realise(&loaded, &graph, &arguments.effort)?;
     let proofs = rebuild(
         session,

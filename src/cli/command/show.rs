@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::cli::arguments::ShowArguments;
 use crate::cli::hints;
 use crate::cli::report::{Answer, Failure, Problem};
-use crate::cli::session::{Session, Target, not_built};
+use crate::cli::session::{Session, Target, graph, not_built};
 use crate::derivation::{Definition, Kind};
 use crate::hash::ActionDigest;
 use crate::plan::Library as _;
@@ -38,7 +38,7 @@ pub(in crate::cli) fn run(session: &Session, arguments: &ShowArguments) -> Resul
         Target::Package(name) => {
             let loaded = session.load(std::slice::from_ref(&name))?;
             if arguments.action {
-                let graph = session.graph(&loaded)?;
+                let graph = graph(&loaded)?;
                 let known = session.known(&graph)?;
                 let found = graph
                     .package(&name)

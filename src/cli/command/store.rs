@@ -41,7 +41,7 @@ pub(in crate::cli) fn verify(session: &Session) -> Result<Answer, Failure> {
     let done = AtomicUsize::new(0);
     let damage = store
         .verify(&objects, &|_| {
-            bar.set_position(done.fetch_add(1, Ordering::Relaxed) as u64 + 1)
+            bar.set_position(done.fetch_add(1, Ordering::Relaxed) as u64 + 1);
         })
         .map_err(|error| hints::store(&error))?;
     bar.finish_and_clear();
