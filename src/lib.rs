@@ -9,19 +9,19 @@
 //! imports only modules above it in this list, and a pure one only pure ones (a test holds
 //! this).
 
-pub mod action;
-pub mod build;
-pub mod cli;
-pub mod closure;
-pub mod derivation;
-pub mod fetch;
 pub mod hash;
-pub mod image;
 pub mod listing;
-pub mod plan;
-pub mod policy;
-pub mod projection;
-pub mod proof;
-pub mod realise;
-pub mod store;
 pub mod tree;
+pub mod derivation;
+pub mod action;
+pub mod fetch;
+pub mod closure;
+pub mod store;
+pub mod plan;
+pub mod build;
+pub mod realise;
+pub mod projection;
+pub mod image;
+pub mod policy;
+pub mod proof;
+pub mod cli;

@@ -267,6 +267,12 @@ pub(super) fn build(
                     "builds have no network, ever: declare what it downloads as a `[sources.NAME]`",
                 );
             }
+            if tail
+                .iter()
+                .any(|line| line.contains("No space left on device"))
+            {
+                problem = full(problem);
+            }
             if *end != End::Cancelled {
                 problem = problem.hint(format!("the whole log: `kiln log {action}`"));
             }

@@ -1,0 +1,17 @@
+//! The tests that run `kiln` as users do: real sandboxes, a real database, a real server
+//! on the loopback interface. One binary, so that it is linked once.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs
+)]
+
+mod build;
+mod golden;
+mod image;
+mod layers;
+mod messages;
+mod reproduce;
+mod store;
+mod world;
