@@ -30,13 +30,18 @@ pub(super) fn store(error: &StoreError) -> Failure {
                 std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem
             ) =>
         {
-            problem.hint("make the directory writable, or choose another with `--store DIR`").into()
+            problem
+                .hint("make the directory writable, or choose another with `--store DIR`")
+                .into()
         }
-        StoreError::Database { .. } => {
-            problem.hint("`kiln store verify` tells what is damaged; `--store DIR` chooses another store").into()
-        }
-        StoreError::Addition { .. } => problem
-            .hint("remove it in the `install` phase: an object holds only files, directories and links")
+        StoreError::Database { .. } => problem
+            .hint("`kiln store verify` tells what is damaged; `--store DIR` chooses another store")
+            .into(),
+        StoreError::Access {
+            operation: "create the store directory",
+            ..
+        } => problem
+            .hint("name a directory that can be written with `--store DIR` or `KILN_STORE`")
             .into(),
         _ => problem.into(),
     }
@@ -300,6 +305,9 @@ pub(super) fn build(
             .hint(setting.clone())
             .hint("`kiln doctor` tests this machine"),
         BuildError::Sandbox { .. } => problem.hint("`kiln doctor` tests this machine"),
+        BuildError::Store(StoreError::Addition { .. }) => problem.hint(
+            "an object holds only files, directories and links: remove it in the `install` phase",
+        ),
         BuildError::Store(error) => return store(error),
         BuildError::Access { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
             full(problem)

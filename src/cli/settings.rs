@@ -39,10 +39,7 @@ impl Settings {
             project = Some(found);
             mirrors.bases = bases;
         }
-        if let Some(text) = variable("KILN_MIRROR_DEBIAN") {
-            let bases = text.split_whitespace().map(str::to_owned).collect();
-            mirrors.bases.insert("debian".to_owned(), bases);
-        }
+        mirrors.bases.extend(mirrors_of_environment());
         // What apt knows comes after what was said on purpose.
         let known = mirrors.bases.entry("debian".to_owned()).or_default();
         for base in apt::read_directory(Path::new("/etc/apt")) {
@@ -58,7 +55,20 @@ impl Settings {
     }
 }
 
-#[allow(clippy::disallowed_methods)]
+/// The prefix of variables that name a mirror's bases, separated by spaces.
+const MIRROR_VARIABLE: &str = "KILN_MIRROR_";
+
+fn mirrors_of_environment() -> BTreeMap<String, Vec<String>> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter_map(|(name, value)| {
+            let mirror = name.strip_prefix(MIRROR_VARIABLE)?.to_ascii_lowercase();
+            let bases: Vec<String> = value.split_whitespace().map(str::to_owned).collect();
+            (!bases.is_empty()).then_some((mirror, bases))
+        })
+        .collect()
+}
+
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }

@@ -69,8 +69,9 @@ impl<'a, 'p> Fields<'a, 'p> {
             article(found.type_str()),
             found.type_str()
         );
-        let diagnostic =
-            Diagnostic::new(self.file, span, message).label(format!("expected {wanted}"));
+        let diagnostic = Diagnostic::new(self.file, span, message)
+            .label(format!("expected {wanted}"))
+            .hint(format!("`{key}` takes {wanted}"));
         self.problems.push(diagnostic);
     }
 
