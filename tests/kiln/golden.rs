@@ -102,6 +102,30 @@ fn the_example_with_a_self_reference() {
 }
 
 #[test]
+fn the_book_shows_these_vectors() {
+    let book = concat!(env!("CARGO_MANIFEST_DIR"), "/book/src/formats.md");
+    let book: String = std::fs::read_to_string(book).unwrap();
+    let unfolded = book.replace('\n', "");
+    let encoded = example().encode();
+    let root = &encoded.messages[&encoded.root.digest];
+    assert!(unfolded.contains(&data_encoding::HEXLOWER.encode(root)));
+    assert!(book.contains(&encoded.root.digest.to_string()));
+    let positions = vec![Position {
+        path: "bin/run".parse().unwrap(),
+        offset: 24,
+    }];
+    let references = SelfReferences::new(TreeDigest::from_bytes([0x11; 32]), positions);
+    assert!(book.contains(std::str::from_utf8(&references.preimage().unwrap()).unwrap()));
+    assert!(book.contains(&references.digest().to_base32()));
+    // The action's vector stands beside its code, as the digest of the book's document.
+    let document = book
+        .lines()
+        .find(|line| line.starts_with("{\"checks\""))
+        .unwrap();
+    assert!(book.contains(&BlobDigest::of(document.as_bytes()).to_string()));
+}
+
+#[test]
 fn every_directory_of_the_example_is_what_the_published_bindings_write() {
     for message in example().encode().messages.values() {
         let directory = Directory::decode(message).unwrap();
