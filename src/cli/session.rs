@@ -84,15 +84,10 @@ impl Session {
     ) -> Result<Realised, Failure> {
         let progress = Progress::new(self.output);
         let realised = Realiser {
-            store: &self.store,
-            launcher: &self.launcher,
-            fetcher: &self.fetcher,
-            trees: &self.files,
-            observer: &progress,
-            cancel: &self.cancel,
             jobs: jobs(effort),
             cores: cores(effort),
             keep_going: effort.keep_going,
+            ..self.realiser(&progress)
         }
         .realise(graph);
         progress.finish();
@@ -179,6 +174,21 @@ impl Session {
             .and_then(|outputs| outputs.values().next().cloned()))
     }
 
+    /// Returns a realiser that does one thing at a time.
+    fn realiser<'a>(&'a self, observer: &'a Progress) -> Realiser<'a> {
+        Realiser {
+            store: &self.store,
+            launcher: &self.launcher,
+            fetcher: &self.fetcher,
+            trees: &self.files,
+            observer,
+            cancel: &self.cancel,
+            jobs: 1,
+            cores: 1,
+            keep_going: false,
+        }
+    }
+
     /// Looks up what is there, and does nothing else.
     pub(super) fn known(&self, graph: &Graph) -> Result<Realised, Failure> {
         let progress = Progress::new(Output {
@@ -186,19 +196,9 @@ impl Session {
             verbose: false,
             ..self.output
         });
-        Realiser {
-            store: &self.store,
-            launcher: &self.launcher,
-            fetcher: &self.fetcher,
-            trees: &self.files,
-            observer: &progress,
-            cancel: &self.cancel,
-            jobs: 1,
-            cores: 1,
-            keep_going: false,
-        }
-        .known(graph)
-        .map_err(|error| hints::realise(&error, None, None))
+        self.realiser(&progress)
+            .known(graph)
+            .map_err(|error| hints::realise(&error, None, None))
     }
 }
 

@@ -12,14 +12,12 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::{
-    AtFlags, Mode, OFlags, Timespec, Timestamps, futimens, linkat, mkdirat, openat, symlinkat,
-    utimensat,
-};
+use rustix::fs::{AtFlags, Mode, OFlags, futimens, linkat, mkdirat, openat, symlinkat, utimensat};
 
 use super::FetchError;
 use crate::hash::RelPath;
 use crate::hash::directory::MAX_TARGET;
+use crate::tree::seal::TIMES;
 use crate::tree::{TreeError, TreeRoot};
 
 /// Most bytes of content that one tree may get: 16 GiB.
@@ -27,15 +25,6 @@ const MAX_BYTES: u64 = 16 << 30;
 
 /// Most entries that one tree may get.
 const MAX_ENTRIES: usize = 2_000_000;
-
-const MTIME: Timespec = Timespec {
-    tv_sec: 1,
-    tv_nsec: 0,
-};
-const TIMES: Timestamps = Timestamps {
-    last_access: MTIME,
-    last_modification: MTIME,
-};
 
 /// Where links may point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

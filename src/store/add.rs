@@ -78,12 +78,10 @@ pub fn plan(
     );
     let mut scans = Vec::new();
     for addition in additions {
-        let scanned = TreeRoot::open(&addition.tree)
-            .and_then(|root| scan(&root, &wanted).map(|scan| (root, scan)))
-            .map_err(|source| StoreError::Addition {
-                name: addition.name.clone(),
-                source,
-            })?;
+        let scanned = scan_addition(addition, &wanted).map_err(|source| StoreError::Addition {
+            name: addition.name.clone(),
+            source,
+        })?;
         scans.push(scanned);
     }
     let mut final_paths: BTreeMap<StorePath, StorePath> = BTreeMap::new();
@@ -98,6 +96,21 @@ pub fn plan(
         }
     }
     Ok(plans.into_values().collect())
+}
+
+fn scan_addition(addition: &Addition, wanted: &Wanted) -> Result<(TreeRoot, Scan), TreeError> {
+    let root = TreeRoot::open(&addition.tree)?;
+    let scanned = match scan(&root, wanted) {
+        // A build may take its own permissions away; they are no part of an object.
+        Err(TreeError::Access { source, .. })
+            if source.kind() == std::io::ErrorKind::PermissionDenied =>
+        {
+            seal::make_readable(&root)?;
+            scan(&root, wanted)?
+        }
+        other => other?,
+    };
+    Ok((root, scanned))
 }
 
 /// Returns the additions' indices, those that are named before those that name them.

@@ -321,3 +321,69 @@ fn search_compressed(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scan_of(make: impl FnOnce(&std::path::Path)) -> Result<Scan, TreeError> {
+        let top = tempfile::tempdir().unwrap();
+        make(top.path());
+        scan(&TreeRoot::open(top.path()).unwrap(), &Wanted::default())
+    }
+
+    #[test]
+    fn sockets_and_fifos_are_refused_with_their_path() {
+        let socket = scan_of(|top| {
+            std::fs::create_dir(top.join("run")).unwrap();
+            drop(std::os::unix::net::UnixListener::bind(top.join("run/socket")).unwrap());
+        });
+        let Err(TreeError::Kind { path, kind }) = socket else {
+            panic!("{socket:?}")
+        };
+        assert_eq!((path.as_str(), kind), ("run/socket", "socket"));
+        let fifo = scan_of(|top| {
+            nix::unistd::mkfifo(&top.join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        });
+        assert!(
+            matches!(fifo, Err(TreeError::Kind { kind: "FIFO", .. })),
+            "{fifo:?}"
+        );
+    }
+
+    #[test]
+    fn names_and_targets_must_be_utf_8() {
+        use std::os::unix::ffi::OsStrExt;
+        let bad = std::ffi::OsStr::from_bytes(b"\xff");
+        let name = scan_of(|top| std::fs::write(top.join(bad), "").unwrap());
+        assert!(matches!(name, Err(TreeError::NotUtf8 { .. })), "{name:?}");
+        let target = scan_of(|top| std::os::unix::fs::symlink(bad, top.join("l")).unwrap());
+        assert!(
+            matches!(target, Err(TreeError::TargetNotUtf8 { .. })),
+            "{target:?}"
+        );
+    }
+
+    #[test]
+    fn hits_inside_gzip_are_found_and_scratch_paths_there_are_refused() {
+        use std::io::Write;
+        let path = |byte| {
+            let digest = crate::hash::ObjectDigest::from_bytes([byte; 32]);
+            StorePath::new(digest, "x".parse().unwrap())
+        };
+        let (candidate, scratch) = (path(1), path(2));
+        let wanted = Wanted::new([&candidate], [&scratch]);
+        let packed = |named: &StorePath| {
+            let top = tempfile::tempdir().unwrap();
+            let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+            write!(gzip, "see {named}/bin").unwrap();
+            std::fs::write(top.path().join("page.gz"), gzip.finish().unwrap()).unwrap();
+            scan(&TreeRoot::open(top.path()).unwrap(), &wanted)
+        };
+        assert_eq!(packed(&candidate).unwrap().references.len(), 1);
+        assert!(matches!(
+            packed(&scratch),
+            Err(TreeError::ScratchInCompressed { .. })
+        ));
+    }
+}

@@ -34,7 +34,8 @@ const MTIME: Timespec = Timespec {
     tv_nsec: 0,
 };
 
-const TIMES: Timestamps = Timestamps {
+/// The times of everything that kiln makes: one second after 1970.
+pub const TIMES: Timestamps = Timestamps {
     last_access: MTIME,
     last_modification: MTIME,
 };
@@ -90,6 +91,54 @@ pub fn seal_symlink(root: &TreeRoot, path: &RelPath) -> Result<(), TreeError> {
     let parent = root.open_parent(path)?;
     utimensat(&parent, path.file_name(), &TIMES, AtFlags::SYMLINK_NOFOLLOW)
         .map_err(|errno| root.failed("seal", path, errno))
+}
+
+/// Lets the owner read every file and enter every directory of a tree, whatever modes a
+/// build left behind. It walks by descriptors and follows no link.
+///
+/// # Errors
+/// [`TreeError::Access`] with the system's reason.
+pub fn make_readable(root: &TreeRoot) -> Result<(), TreeError> {
+    use rustix::fs::{Dir, FileType, chmodat, statat};
+    let failed = |errno: rustix::io::Errno| TreeError::Access {
+        operation: "open up",
+        path: root.path().to_owned(),
+        source: errno.into(),
+    };
+    fchmod(root.fd(), Mode::RWXU).map_err(failed)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let top = openat(root.fd(), ".", flags, Mode::empty()).map_err(failed)?;
+    let mut pending = vec![top];
+    while let Some(directory) = pending.pop() {
+        for entry in Dir::read_from(&directory).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name();
+            if name == c"." || name == c".." {
+                continue;
+            }
+            let stat = statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+            let wanted = match FileType::from_raw_mode(stat.st_mode) {
+                FileType::Directory => 0o700,
+                FileType::RegularFile => 0o400,
+                _ => continue,
+            };
+            let mode = stat.st_mode & 0o777;
+            if mode & wanted != wanted {
+                // Not a link, as was just seen, and nobody else writes here any more.
+                chmodat(
+                    &directory,
+                    name,
+                    Mode::from_raw_mode(mode | wanted),
+                    AtFlags::empty(),
+                )
+                .map_err(failed)?;
+            }
+            if wanted == 0o700 {
+                pending.push(openat(&directory, name, flags, Mode::empty()).map_err(failed)?);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Makes every directory of a tree writable by its owner, so that entries can be replaced.

@@ -68,17 +68,7 @@ fn an_output_that_names_itself_names_its_final_path() {
 #[test]
 fn references_are_found_with_file_and_offset() {
     let world = World::new();
-    world.package("tools/user", "", "echo \"see $good/file\" > \"$out/note\"");
-    let file = world.path().join("derivations/tools/user.toml");
-    let text = std::fs::read_to_string(&file).unwrap();
-    std::fs::write(
-        &file,
-        text.replace(
-            "recipe = \"sh\"",
-            "recipe = \"sh\"\ninputs = [\"tools/good\"]",
-        ),
-    )
-    .unwrap();
+    world.user_of_good("tools/user", "echo \"see $good/file\" > \"$out/note\"");
     world.build("tools/user");
     let closure = world.kiln(&["closure", "tools/user"]);
     assert_eq!(closure.stdout.lines().count(), 2, "{closure:?}");
@@ -95,17 +85,7 @@ fn references_are_found_with_file_and_offset() {
 #[test]
 fn a_changed_input_with_the_same_result_rebuilds_nothing_after_it() {
     let world = World::new();
-    world.package("tools/user", "", "cat \"$good/file\" > \"$out/copy\"");
-    let file = world.path().join("derivations/tools/user.toml");
-    let text = std::fs::read_to_string(&file).unwrap();
-    std::fs::write(
-        &file,
-        text.replace(
-            "recipe = \"sh\"",
-            "recipe = \"sh\"\ninputs = [\"tools/good\"]",
-        ),
-    )
-    .unwrap();
+    world.user_of_good("tools/user", "cat \"$good/file\" > \"$out/copy\"");
     let before = world.build("tools/user");
     // Another script, the same bytes.
     world.package(
@@ -248,14 +228,7 @@ fn the_action_that_is_shown_hashes_to_its_digest() {
 #[test]
 fn interrupting_ends_a_build_and_leaves_nothing() {
     let world = World::new();
-    world.package("tools/slow", "", "echo started; sleep 300");
-    let mut child = world
-        .command(&["build", "-v", "tools/slow"])
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stderr.take().unwrap()));
-    assert!(lines.any(|line| line.unwrap().contains("started")));
+    let mut child = world.start_slow_build();
     nix::sys::signal::kill(
         nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap()),
         nix::sys::signal::Signal::SIGINT,
@@ -269,4 +242,16 @@ fn interrupting_ends_a_build_and_leaves_nothing() {
         0
     );
     world.assert_usable();
+}
+
+#[test]
+fn modes_that_a_build_leaves_behind_are_no_obstacle() {
+    let world = World::new();
+    world.package(
+        "tools/locked",
+        "",
+        "mkdir \"$out/d\"; echo x > \"$out/d/f\"; chmod 000 \"$out/d/f\" \"$out/d\"",
+    );
+    let path = world.build("tools/locked");
+    assert_eq!(std::fs::read_to_string(path.join("d/f")).unwrap(), "x\n");
 }

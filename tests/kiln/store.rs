@@ -82,14 +82,7 @@ fn walk(directory: &std::path::Path) -> usize {
 #[test]
 fn a_killed_process_leaves_a_store_that_the_next_one_cleans() {
     let world = World::new();
-    world.package("tools/slow", "", "echo started; sleep 300");
-    let mut child = world
-        .command(&["build", "-v", "tools/slow"])
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stderr.take().unwrap()));
-    assert!(lines.any(|line| line.unwrap().contains("started")));
+    let mut child = world.start_slow_build();
     child.kill().unwrap();
     child.wait().unwrap();
     assert_ne!(

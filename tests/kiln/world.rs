@@ -92,7 +92,6 @@ static SEED: LazyLock<Sha256Digest> = LazyLock::new(|| {
         let header = ar::Header::new(member.as_bytes().to_vec(), bytes.len() as u64);
         archive.append(&header, bytes.as_slice()).unwrap();
     }
-    drop(archive);
     serve("/debian/pool/host.deb", &package)
 });
 
@@ -173,6 +172,28 @@ impl World {
                  {rest}\n[build]\nrecipe = \"sh\"\n[build.phases]\ninstall = '''\n{install}\n'''\n"
             ),
         );
+    }
+
+    /// Writes a package that has `tools/good` as its input.
+    pub fn user_of_good(&self, name: &str, install: &str) {
+        self.package(name, "", install);
+        let file = self.path().join(format!("derivations/{name}.toml"));
+        let text = std::fs::read_to_string(&file).unwrap();
+        let with = "recipe = \"sh\"\ninputs = [\"tools/good\"]";
+        std::fs::write(&file, text.replace("recipe = \"sh\"", with)).unwrap();
+    }
+
+    /// Starts a build that would take minutes, and returns when it runs.
+    pub fn start_slow_build(&self) -> std::process::Child {
+        self.package("tools/slow", "", "echo started; sleep 300");
+        let mut child = self
+            .command(&["build", "-v", "tools/slow"])
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap().contains("started")));
+        child
     }
 
     /// Returns a command that runs `kiln` in the project with an empty environment.
