@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{OptionalExtension, TransactionBehavior, params};
 
 use super::{Store, StoreError};
 use crate::hash::{ActionDigest, BlobDigest, ObjectName, OutputName, Sha256Digest, StorePath};
@@ -170,7 +170,8 @@ impl Store {
     ) -> Result<(), StoreError> {
         self.with_database(|connection| {
             let record = |connection: &mut rusqlite::Connection| {
-                let transaction = connection.transaction()?;
+                let transaction =
+                    connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
                 for (output, path) in outputs {
                     transaction
                         .prepare_cached(

@@ -39,11 +39,15 @@ impl Store {
 
     /// Keeps other processes from moving objects into place for a moment.
     pub(super) fn lock_registration(&self) -> Result<File, StoreError> {
-        let path = self.root().join("locks").join("registration");
-        let held = open(path.clone())?;
-        held.lock().map_err(|source| failed(path, source))?;
-        Ok(held)
+        take(self.root().join("locks").join("registration"))
     }
+}
+
+/// Waits for a lock file and holds it until the file is dropped.
+pub(super) fn take(path: PathBuf) -> Result<File, StoreError> {
+    let held = open(path.clone())?;
+    held.lock().map_err(|source| failed(path, source))?;
+    Ok(held)
 }
 
 fn open(path: PathBuf) -> Result<File, StoreError> {

@@ -185,7 +185,11 @@ impl Store {
                     source,
                 })?;
         }
-        let database = database::open(root)?;
+        let database = {
+            // Turning the write-ahead log on does not wait for others who do the same.
+            let _alone = lock::take(root.join("locks").join("database"))?;
+            database::open(root)?
+        };
         scratch::remove_abandoned(&root.join("tmp"))?;
         Ok(Self {
             root: root.to_owned(),
