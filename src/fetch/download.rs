@@ -46,6 +46,10 @@ pub enum Event<'a> {
         url: &'a str,
         /// Why, in words, with the address.
         why: &'a str,
+        /// Whether the user should know although the next address may serve: other bytes
+        /// came, or a host does not answer. That one of several mirrors lacks a file is
+        /// nothing to tell.
+        notable: bool,
     },
 }
 
@@ -127,6 +131,7 @@ impl Fetcher {
         let mut mismatch = None;
         for url in self.mirrors.candidates(urls.iter().map(String::as_str))? {
             let host = host_of(&url);
+            let mut notable = false;
             let why = if self.is_silent(&host) {
                 format!("`{host}` did not answer before")
             } else {
@@ -147,19 +152,22 @@ impl Fetcher {
                     }
                     Ok((actual, _, path)) => {
                         mismatch.get_or_insert((actual, path));
+                        notable = true;
                         format!("gave other bytes, with SHA-256 `{actual}`")
                     }
                     Err(Failure::Unreachable(why)) => {
-                        self.lock_silent().insert(host);
+                        notable = self.lock_silent().insert(host);
                         why
                     }
                     Err(Failure::Other(why)) => why,
                     Err(Failure::Local(error)) => return Err(error),
                 }
             };
+            let text = format!("{url}: {why}");
             events(Event::Failed {
                 url: &url,
-                why: &format!("{url}: {why}"),
+                why: &text,
+                notable,
             });
             attempts.push(Attempt { url, why });
         }

@@ -115,7 +115,9 @@ fn fetch_file(
         fetch::Event::Progress { received, total } => {
             notify(Event::Downloading { received, total });
         }
-        fetch::Event::Failed { why, .. } => notify(Event::AddressFailed { why }),
+        fetch::Event::Failed {
+            why, notable: true, ..
+        } => notify(Event::AddressFailed { why }),
         _ => {}
     };
     let fetched = realiser
