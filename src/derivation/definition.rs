@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::diagnostic::{Diagnostic, SourceFile, Spanned};
-use super::fields::Fields;
-use super::image::{self, Image, Policy};
-use super::{package, recipe};
+use super::image::{Image, Policy};
 use crate::hash::{ObjectName, OutputName, PackageName, RelPath, Sha256Digest};
 
 /// A derivation file, read.
@@ -238,77 +236,4 @@ impl Definition {
     pub fn problem(&self, span: std::ops::Range<usize>, message: impl Into<String>) -> Diagnostic {
         Diagnostic::new(&self.file, span, message)
     }
-}
-
-/// The tables of which a file has exactly one.
-const KINDS: [&str; 5] = ["build", "debian", "recipe", "image", "policy"];
-
-pub(super) fn read(fields: &mut Fields<'_, '_>) -> Option<Definition> {
-    let present: Vec<&str> = KINDS.into_iter().filter(|kind| fields.has(kind)).collect();
-    let [kind] = present.as_slice() else {
-        let message = if present.is_empty() {
-            "the file does not say what it defines".to_owned()
-        } else {
-            format!("the file defines several things: {}", present.join(", "))
-        };
-        let file = fields.file;
-        fields.report(Diagnostic::new(file, fields.span(), message).hint(
-            "a file has exactly one of `[build]`, `[debian]`, `[recipe]`, `[image]`, `[policy]`",
-        ));
-        return None;
-    };
-    let versioned = matches!(*kind, "build" | "debian");
-    let meta = read_meta(fields, versioned);
-    let kind = match *kind {
-        "build" => package::read_build(fields, meta.as_ref()).map(|b| Kind::Package(Box::new(b))),
-        "debian" => package::read_debian(fields).map(Kind::Debian),
-        "recipe" => recipe::read(fields).map(|r| Kind::Recipe(Box::new(r))),
-        "image" => image::read_image(fields).map(|i| Kind::Image(Box::new(i))),
-        _ => image::read_policy(fields).map(Kind::Policy),
-    };
-    fields.finish();
-    let definition = Definition {
-        file: Arc::clone(fields.file),
-        meta: meta?,
-        kind: kind?,
-    };
-    if let Err(error) = definition.object_name("out") {
-        fields.problem(0..0, error.to_string());
-    }
-    Some(definition)
-}
-
-fn read_meta(fields: &mut Fields<'_, '_>, versioned: bool) -> Option<Meta> {
-    let name = fields.required("name");
-    let name = fields.parsed::<ObjectName>(name);
-    let version = if versioned {
-        fields.required("version")
-    } else {
-        fields.text("version")
-    };
-    let summary = fields.required("summary");
-    let license = if versioned {
-        fields.required("license")
-    } else {
-        fields.text("license")
-    };
-    if let Some(license) = &license
-        && !license
-            .value
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || " .+-()".contains(c))
-    {
-        fields.problem(license.range(), "`license` is not an SPDX expression");
-    }
-    let homepage = fields.text("homepage");
-    if versioned && version.is_none() {
-        return None;
-    }
-    Some(Meta {
-        name: name?.value,
-        version: version.map(|version| version.value),
-        summary: summary?.value,
-        license: license.map(|license| license.value),
-        homepage: homepage.map(|homepage| homepage.value),
-    })
 }

@@ -4,32 +4,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::definition::{
-    BuildTable, Debian, DebianPackage, Limits, Linkage, Meta, Output, Phase, Phases, Source, Test,
+    BuildTable, Debian, DebianPackage, Limits, Linkage, Meta, Output, Source, Test,
 };
 use super::diagnostic::{Diagnostic, Spanned};
 use super::fields::Fields;
+use super::phases::{RESERVED_VARIABLES, read_environment, read_phases, variable};
 use crate::hash::{OutputName, PackageName, RelPath, Sha256Digest};
 
 /// Where the main source is laid out, below `/build`.
 pub(super) const MAIN_SOURCE: &str = "source";
-
-/// Variables that kiln sets itself.
-pub(super) const RESERVED_VARIABLES: [&str; 14] = [
-    "HOME",
-    "IFS",
-    "JOBS",
-    "LC_ALL",
-    "PATH",
-    "PWD",
-    "SHELL",
-    "SOURCE_DATE_EPOCH",
-    "TMPDIR",
-    "TZ",
-    "configure_flags",
-    "install_flags",
-    "make_flags",
-    "name",
-];
 
 /// The flag lists of `[build]` and the arrays that they become.
 const FLAGS: [(&str, &str); 3] = [
@@ -102,35 +85,6 @@ fn read_table(fields: &mut Fields<'_, '_>, meta: Option<&Meta>) -> Option<BuildT
         test: None,
         recipe: recipe?,
     })
-}
-
-pub(super) fn read_environment(fields: &mut Fields<'_, '_>) -> BTreeMap<String, String> {
-    let mut environment = BTreeMap::new();
-    for (name, value) in fields.text_map("environment") {
-        if !is_variable(&name) || RESERVED_VARIABLES.contains(&name.as_str()) {
-            fields.problem(
-                value.range(),
-                format!("`{name}` cannot be set: it is no shell variable, or kiln sets it"),
-            );
-        }
-        environment.insert(name, value.value);
-    }
-    environment
-}
-
-fn is_variable(name: &str) -> bool {
-    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-}
-
-pub(super) fn read_phases(fields: &mut Fields<'_, '_>) -> Option<Phases> {
-    let mut phases = Phases::new();
-    for phase in Phase::ALL {
-        if let Some(script) = fields.text(phase.as_str()) {
-            phases.insert(phase, script.value);
-        }
-    }
-    Some(phases)
 }
 
 fn read_limits(fields: &mut Fields<'_, '_>) -> Option<Limits> {
@@ -334,7 +288,7 @@ fn check_variables(
         }
     }
     for input in &build.inputs {
-        let variable = super::recipe::variable(&input.value);
+        let variable = variable(&input.value);
         let whose = format!("the input `{}`", input.value);
         let other = if RESERVED_VARIABLES.contains(&variable.as_str()) || variable == "version" {
             Some("kiln itself".to_owned())

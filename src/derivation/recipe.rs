@@ -6,7 +6,7 @@ use super::definition::Recipe;
 use super::definition::{BuildTable, Phase, Phases};
 use super::diagnostic::Spanned;
 use super::fields::Fields;
-use super::package::{read_environment, read_phases};
+use super::phases::{read_environment, read_phases};
 use crate::hash::PackageName;
 
 pub(super) fn read(fields: &mut Fields<'_, '_>) -> Option<Recipe> {
@@ -34,21 +34,6 @@ pub(super) fn read(fields: &mut Fields<'_, '_>) -> Option<Recipe> {
             phases,
         })
     })
-}
-
-/// Returns the shell variable that names an input: its last component, with every
-/// character that no variable can have replaced by `_`.
-pub fn variable(package: &PackageName) -> String {
-    let last = package.as_str().rsplit(['/', ':']).next().unwrap_or("");
-    let name: String = last
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
-        .collect();
-    if name.starts_with(|c: char| c.is_ascii_digit()) {
-        format!("_{name}")
-    } else {
-        name
-    }
 }
 
 /// Returns the phases of a package with its recipe applied, and the variables.

@@ -23,13 +23,16 @@ mod database;
 pub mod facts;
 pub mod lock;
 mod objects;
+mod register;
+mod runs;
 mod scratch;
 pub mod verify;
 
 pub use add::{Addition, ObjectPlan};
-pub use facts::{BuildRecord, Origin, ProofRecord, Verdict};
+pub use facts::{Origin, Realisation};
 pub use lock::ActionLock;
 pub use objects::ObjectInfo;
+pub use runs::{BuildRecord, ProofRecord, Verdict};
 pub use scratch::Scratch;
 
 use std::path::{Path, PathBuf};

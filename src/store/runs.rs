@@ -1,0 +1,242 @@
+//! What happened: builds, proofs, and the layers that were made.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rusqlite::{OptionalExtension, params};
+
+use super::{Store, StoreError};
+use crate::hash::{ActionDigest, BlobDigest, Sha256Digest};
+
+/// One run of a build or test.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuildRecord {
+    /// The action that ran.
+    pub action: ActionDigest,
+    /// When it started.
+    pub started: SystemTime,
+    /// How long it took.
+    pub wall: Duration,
+    /// Processor time of all its processes.
+    pub cpu: Duration,
+    /// Largest resident size of one process, in bytes.
+    pub peak_memory_bytes: u64,
+    /// `succeeded`, or what ended it, in words.
+    pub outcome: String,
+    /// The log's file below `logs/`, if anything was logged.
+    pub log: Option<String>,
+}
+
+/// The answer of a proof.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Every rebuild gave the same bytes.
+    Reproducible,
+    /// A rebuild gave other bytes.
+    Different,
+}
+
+impl Verdict {
+    /// Returns the word that the database and `--json` use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Reproducible => "reproducible",
+            Self::Different => "different",
+        }
+    }
+}
+
+/// The record of rebuilding one action.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProofRecord {
+    /// The action that was rebuilt.
+    pub action: ActionDigest,
+    /// How often, the first build not counted.
+    pub rebuilds: u32,
+    /// What was varied, in a fixed order, separated by commas.
+    pub variations: String,
+    /// The answer.
+    pub verdict: Verdict,
+    /// The first difference, in words.
+    pub difference: Option<String>,
+}
+
+/// Returns the current time in whole seconds; it is recorded, never hashed.
+pub(super) fn now() -> i64 {
+    seconds(SystemTime::now())
+}
+
+fn seconds(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn unmillis(value: i64) -> Duration {
+    Duration::from_millis(u64::try_from(value).unwrap_or(0))
+}
+
+impl Store {
+    /// Records one run of a build or test.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn record_build(&self, build: &BuildRecord) -> Result<(), StoreError> {
+        self.with_database(|connection| {
+            connection
+                .execute(
+                    "INSERT INTO builds (action, started_at, wall_ms, cpu_ms, peak_memory_bytes, outcome, log)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                    params![
+                        build.action.as_bytes(),
+                        seconds(build.started),
+                        millis(build.wall),
+                        millis(build.cpu),
+                        i64::try_from(build.peak_memory_bytes).unwrap_or(i64::MAX),
+                        build.outcome,
+                        build.log
+                    ],
+                )
+                .map(|_| ())
+                .map_err(|source| self.failed(source))
+        })
+    }
+
+    /// Returns the runs of an action, newest first.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn builds(&self, action: ActionDigest) -> Result<Vec<BuildRecord>, StoreError> {
+        self.with_database(|connection| {
+            connection
+                .prepare_cached(
+                    "SELECT started_at, wall_ms, cpu_ms, peak_memory_bytes, outcome, log FROM builds
+                     WHERE action = ?1 ORDER BY id DESC",
+                )
+                .and_then(|mut statement| {
+                    statement
+                        .query_map([action.as_bytes()], |row| {
+                            let started: i64 = row.get(0)?;
+                            let memory: i64 = row.get(3)?;
+                            Ok(BuildRecord {
+                                action,
+                                started: UNIX_EPOCH
+                                    + Duration::from_secs(u64::try_from(started).unwrap_or(0)),
+                                wall: unmillis(row.get(1)?),
+                                cpu: unmillis(row.get(2)?),
+                                peak_memory_bytes: u64::try_from(memory).unwrap_or(0),
+                                outcome: row.get(4)?,
+                                log: row.get(5)?,
+                            })
+                        })?
+                        .collect()
+                })
+                .map_err(|source| self.failed(source))
+        })
+    }
+
+    /// Records the verdict of rebuilding an action.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn record_proof(&self, proof: &ProofRecord) -> Result<(), StoreError> {
+        self.with_database(|connection| {
+            connection
+                .execute(
+                    "INSERT INTO proofs (action, proved_at, rebuilds, variations, verdict, difference)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                    params![
+                        proof.action.as_bytes(),
+                        now(),
+                        proof.rebuilds,
+                        proof.variations,
+                        proof.verdict.as_str(),
+                        proof.difference
+                    ],
+                )
+                .map(|_| ())
+                .map_err(|source| self.failed(source))
+        })
+    }
+
+    /// Records the layer that a plan gave.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn record_layer(
+        &self,
+        plan: BlobDigest,
+        diff_id: Sha256Digest,
+        size_bytes: u64,
+    ) -> Result<(), StoreError> {
+        self.with_database(|connection| {
+            connection
+                .execute(
+                    "INSERT OR REPLACE INTO layers (plan, diff_id, size_bytes) VALUES (?1, ?2, ?3)",
+                    params![
+                        plan.as_bytes(),
+                        diff_id.as_bytes(),
+                        i64::try_from(size_bytes).unwrap_or(i64::MAX)
+                    ],
+                )
+                .map(|_| ())
+                .map_err(|source| self.failed(source))
+        })
+    }
+
+    /// Returns the layer that a plan gave before: its diffID and its length.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn layer(&self, plan: BlobDigest) -> Result<Option<(Sha256Digest, u64)>, StoreError> {
+        let row: Option<([u8; 32], i64)> = self.with_database(|connection| {
+            connection
+                .query_row(
+                    "SELECT diff_id, size_bytes FROM layers WHERE plan = ?1",
+                    [plan.as_bytes()],
+                    |row| Ok((row.get(0)?, row.get(1)?)),
+                )
+                .optional()
+                .map_err(|source| self.failed(source))
+        })?;
+        Ok(row.map(|(digest, size)| {
+            (
+                Sha256Digest::from_bytes(digest),
+                u64::try_from(size).unwrap_or(0),
+            )
+        }))
+    }
+
+    /// Returns the newest proof of an action.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn proof(&self, action: ActionDigest) -> Result<Option<ProofRecord>, StoreError> {
+        self.with_database(|connection| {
+            connection
+                .query_row(
+                    "SELECT rebuilds, variations, verdict, difference FROM proofs
+                     WHERE action = ?1 ORDER BY id DESC LIMIT 1",
+                    [action.as_bytes()],
+                    |row| {
+                        let verdict: String = row.get(2)?;
+                        Ok(ProofRecord {
+                            action,
+                            rebuilds: row.get(0)?,
+                            variations: row.get(1)?,
+                            verdict: if verdict == "reproducible" {
+                                Verdict::Reproducible
+                            } else {
+                                Verdict::Different
+                            },
+                            difference: row.get(3)?,
+                        })
+                    },
+                )
+                .optional()
+                .map_err(|source| self.failed(source))
+        })
+    }
+}
