@@ -17,6 +17,7 @@ pub mod action;
 pub mod fetch;
 pub mod closure;
 pub mod store;
+pub mod gc;
 pub mod plan;
 pub mod build;
 pub mod realise;

@@ -16,6 +16,8 @@
 //! | `build` | `checks`, `command`, `environment`, `inputs`, `outputs`, `root`, `script`, `sources`, `system`, `working-directory` |
 //! | `test` | as `build`, without `outputs` and `checks` |
 
+mod read;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
@@ -24,6 +26,8 @@ use crate::hash::json::canonical;
 use crate::hash::{
     ActionDigest, ObjectDigest, ObjectName, OutputName, RelPath, Sha256Digest, StorePath,
 };
+
+pub use read::ReadError;
 
 /// The schema named in every action; it changes when the meaning of a member does.
 pub const SCHEMA: &str = "kiln.action.v1";

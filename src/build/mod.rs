@@ -167,13 +167,15 @@ pub struct Builder<'a> {
 impl Builder<'_> {
     /// Builds or tests an action whose inputs are in the store.
     ///
-    /// A test gives no outputs. `on_line` sees each line of the log as it is written.
+    /// A test gives no outputs. `package` is what the run is recorded for. `on_line` sees
+    /// each line of the log as it is written.
     ///
     /// # Errors
     /// [`BuildError`]; the log is kept and the run recorded in every case.
     pub fn run(
         &self,
         action: &Action,
+        package: &str,
         limits: &Limits,
         conditions: &Conditions,
         on_line: &mut dyn FnMut(LogLine<'_>),
@@ -192,8 +194,6 @@ impl Builder<'_> {
         };
         world.lay_out(&additions)?;
         let request = world.request(&additions, limits, conditions)?;
-        self.store
-            .record_action(digest, &action.name, &action.json())?;
 
         let mut log = log::Log::create(self.store, digest)?;
         let started = SystemTime::now();
@@ -210,6 +210,7 @@ impl Builder<'_> {
         let succeeded = outcome.end == End::Exited(0);
         let record = BuildRecord {
             action: digest,
+            package: package.to_owned(),
             started,
             wall: outcome.usage.wall,
             cpu: outcome.usage.cpu,
@@ -221,7 +222,8 @@ impl Builder<'_> {
             },
             log: Some(log.name),
         };
-        self.store.record_build(&record)?;
+        self.store
+            .record_build(&record, &action.name, &action.json())?;
         if !succeeded {
             return Err(BuildError::Failed {
                 name: action.name.to_string(),

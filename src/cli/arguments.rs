@@ -84,8 +84,123 @@ pub enum Command {
 pub enum StoreCommand {
     /// List every object
     Ls,
-    /// Hash every object again and report what is not as recorded
-    Verify,
+    /// Add a copy of a file or directory
+    Add {
+        /// The file or directory
+        path: PathBuf,
+        /// The readable part of its store path [default: its own name]
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Print a file of an object, or list a directory of one
+    Cat {
+        /// A store path with a path below it, such as `/kiln/store/…-hello-2.12/bin/hello`
+        path: String,
+    },
+    /// Look at every object again and report what is not as recorded
+    Verify {
+        /// Mend what is damaged: from other copies, by fetching, or by building again
+        #[arg(long)]
+        repair: bool,
+    },
+    /// Remove what nothing keeps
+    Gc(GcArguments),
+    /// What is kept from garbage collection
+    Roots {
+        /// What to do with them [default: ls]
+        #[command(subcommand)]
+        command: Option<RootsCommand>,
+    },
+    /// Print how much disk each object takes, alone and together with others
+    Usage,
+    /// Write objects and all they need to a stream
+    Export {
+        /// Packages or store paths
+        #[arg(required = true, value_name = "TARGET")]
+        targets: Vec<String>,
+        /// The file to write [default: standard output]
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Take in what `export` wrote, after checking all of it
+    Import {
+        /// The file to read [default: standard input]
+        file: Option<PathBuf>,
+    },
+}
+
+/// Arguments of `kiln store gc`.
+#[derive(Debug, Args)]
+pub struct GcArguments {
+    /// Remove only as much as is needed to have at most so much on disk, least recently
+    /// used first, such as `20G`
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub max_size: Option<u64>,
+
+    /// Remove only what was not used for so long, such as `30d` or `12h`
+    #[arg(long, value_name = "AGE", value_parser = age)]
+    pub unused_for: Option<std::time::Duration>,
+
+    /// Only say what would be removed, and what stays and why
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+}
+
+/// Commands on roots.
+#[derive(Debug, Subcommand)]
+pub enum RootsCommand {
+    /// List them
+    Ls,
+    /// Keep an object, and all it needs, under a name
+    Add {
+        /// The name
+        name: String,
+        /// A package or a store path
+        target: String,
+    },
+    /// Keep it no longer
+    Rm {
+        /// The name, or the path of the link
+        name: String,
+    },
+}
+
+/// Reads a number with a unit at its end.
+fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let unit = text.get(digits.len()..)?;
+    let (_, factor) = units
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case(unit))?;
+    digits.parse::<u64>().ok()?.checked_mul(*factor)
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, u64); 9] = [
+        ("", 1),
+        ("k", 1 << 10),
+        ("m", 1 << 20),
+        ("g", 1 << 30),
+        ("t", 1 << 40),
+        ("kib", 1 << 10),
+        ("mib", 1 << 20),
+        ("gib", 1 << 30),
+        ("tib", 1 << 40),
+    ];
+    with_unit(text, &UNITS).ok_or_else(|| "write a size as `500M`, `20G` or `1T`".to_owned())
+}
+
+fn age(text: &str) -> Result<std::time::Duration, String> {
+    const UNITS: [(&str, u64); 5] = [
+        ("s", 1),
+        ("m", 60),
+        ("h", 3600),
+        ("d", 86400),
+        ("w", 7 * 86400),
+    ];
+    with_unit(text, &UNITS)
+        .map(std::time::Duration::from_secs)
+        .ok_or_else(|| "write an age as `90m`, `12h`, `30d` or `8w`".to_owned())
 }
 
 /// How much is done at once.

@@ -18,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use arguments::{Arguments, Command, StoreCommand};
+use arguments::{Arguments, Command};
 use report::{Answer, Failure, Output};
 use session::Session;
 
@@ -65,12 +65,7 @@ fn dispatch(arguments: &Arguments, output: &Output) -> Result<Answer, Failure> {
             command::closure::run(&session, target, *tree, *size)
         }
         Command::Why { from, to } => command::why::run(&session, from, to),
-        Command::Store {
-            command: StoreCommand::Ls,
-        } => command::store::list(&session),
-        Command::Store {
-            command: StoreCommand::Verify,
-        } => command::store::verify(&session),
+        Command::Store { command } => command::store::run(&session, command),
         Command::Completions { .. } | Command::Doctor => Ok(Answer::Yes),
     }
 }

@@ -3,6 +3,7 @@
 use std::io::{IsTerminal as _, Write as _};
 
 use anstyle::{AnsiColor, Style};
+use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::arguments::Arguments;
@@ -127,6 +128,16 @@ impl Output {
         self.bytes(format!("{text}\n").as_bytes());
     }
 
+    /// Prints many result lines at once.
+    pub fn lines(&self, lines: impl IntoIterator<Item = String>) {
+        let mut text = String::new();
+        for line in lines {
+            text.push_str(&line);
+            text.push('\n');
+        }
+        self.bytes(text.as_bytes());
+    }
+
     /// Prints result bytes as they are.
     pub fn bytes(&self, bytes: &[u8]) {
         if std::io::stdout().lock().write_all(bytes).is_err() {
@@ -138,6 +149,30 @@ impl Output {
     pub fn document(&self, document: &Value) {
         let text = serde_json::to_string_pretty(document).unwrap_or_default();
         self.line(&text);
+    }
+
+    /// Returns a bar for work that takes a while; nothing is drawn unless someone looks.
+    pub fn bar(&self, total: u64, what: &str) -> ProgressBar {
+        self.bar_with(
+            total,
+            &format!("{{bar:24}} {{pos}}/{{len}} {what}, {{elapsed}}"),
+        )
+    }
+
+    /// Returns a bar for bytes.
+    pub fn bytes_bar(&self, total: u64, what: &str) -> ProgressBar {
+        self.bar_with(
+            total,
+            &format!("{{bar:24}} {{bytes}} of {{total_bytes}} {what}, {{elapsed}}"),
+        )
+    }
+
+    fn bar_with(&self, total: u64, template: &str) -> ProgressBar {
+        if !self.live {
+            return ProgressBar::hidden();
+        }
+        let style = ProgressStyle::with_template(template);
+        ProgressBar::new(total).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
     }
 
     /// Tells something on stderr.

@@ -175,7 +175,7 @@ impl Session {
     }
 
     /// Returns a realiser that does one thing at a time.
-    fn realiser<'a>(&'a self, observer: &'a Progress) -> Realiser<'a> {
+    pub(super) fn realiser<'a>(&'a self, observer: &'a Progress) -> Realiser<'a> {
         Realiser {
             store: &self.store,
             launcher: &self.launcher,

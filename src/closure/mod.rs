@@ -17,17 +17,17 @@ pub struct Reference {
     pub offset: u64,
 }
 
-/// What names what, for every object of a closure.
-pub type Graph = BTreeMap<StorePath, Vec<Reference>>;
+/// What names what, for every object of a closure; each list is sorted.
+pub type Graph = BTreeMap<StorePath, Vec<StorePath>>;
 
-/// Returns a shortest chain of references from one object to another, or `None` when
-/// there is none. Of several shortest chains, the first by the order of edges is taken.
+/// Returns the objects of a shortest chain of references, both ends included, or `None`
+/// when there is none. Of several shortest chains, the first by the order of paths.
 pub fn shortest_path<'a>(
     graph: &'a Graph,
     from: &StorePath,
     to: &StorePath,
-) -> Option<Vec<(&'a StorePath, &'a Reference)>> {
-    let mut reached: BTreeMap<&StorePath, Option<(&'a StorePath, &'a Reference)>> = BTreeMap::new();
+) -> Option<Vec<&'a StorePath>> {
+    let mut reached: BTreeMap<&StorePath, Option<&'a StorePath>> = BTreeMap::new();
     let (start, _) = graph.get_key_value(from)?;
     reached.insert(start, None);
     let mut pending = VecDeque::from([start]);
@@ -35,20 +35,18 @@ pub fn shortest_path<'a>(
         if at == to {
             break;
         }
-        for edge in graph.get(at).into_iter().flatten() {
-            if !reached.contains_key(&edge.target)
-                && let Some((target, _)) = graph.get_key_value(&edge.target)
+        for target in graph.get(at).into_iter().flatten() {
+            if !reached.contains_key(target)
+                && let Some((target, _)) = graph.get_key_value(target)
             {
-                reached.insert(target, Some((at, edge)));
+                reached.insert(target, Some(at));
                 pending.push_back(target);
             }
         }
     }
-    let mut chain = Vec::new();
-    let mut at = graph.get_key_value(to).map(|(path, _)| path)?;
-    while let Some((before, edge)) = *reached.get(at)? {
-        chain.push((before, edge));
-        at = before;
+    let mut chain = vec![graph.get_key_value(to).map(|(path, _)| path)?];
+    while let Some(before) = *reached.get(chain.last()?)? {
+        chain.push(before);
     }
     chain.reverse();
     Some(chain)
@@ -71,12 +69,7 @@ pub fn tree<'a>(graph: &'a Graph, start: &'a StorePath) -> Vec<TreeLine<'a>> {
     let mut drawn = BTreeSet::new();
     let mut pending: Vec<(Vec<bool>, &'a StorePath)> = vec![(Vec::new(), start)];
     while let Some((more, path)) = pending.pop() {
-        let children: BTreeSet<&'a StorePath> = graph
-            .get(path)
-            .into_iter()
-            .flatten()
-            .map(|edge| &edge.target)
-            .collect();
+        let children: BTreeSet<&'a StorePath> = graph.get(path).into_iter().flatten().collect();
         let repeated = !drawn.insert(path) && !children.is_empty();
         if !repeated {
             for (index, child) in children.iter().rev().enumerate() {
@@ -103,18 +96,10 @@ mod tests {
         StorePath::new(ObjectDigest::from_bytes([byte; 32]), "x".parse().unwrap())
     }
 
-    fn reference(to: u8) -> Reference {
-        Reference {
-            target: object(to),
-            file: "file".parse().unwrap(),
-            offset: 0,
-        }
-    }
-
     fn graph(edges: &[(u8, &[u8])]) -> Graph {
         edges
             .iter()
-            .map(|(from, to)| (object(*from), to.iter().map(|to| reference(*to)).collect()))
+            .map(|(from, to)| (object(*from), to.iter().map(|to| object(*to)).collect()))
             .collect()
     }
 
@@ -129,11 +114,10 @@ mod tests {
             (6, &[]),
         ]);
         let chain = shortest_path(&graph, &object(1), &object(5)).unwrap();
-        let via: Vec<&StorePath> = chain.iter().map(|(from, _)| *from).collect();
-        assert_eq!(via, [&object(1), &object(3)]);
+        assert_eq!(chain, [&object(1), &object(3), &object(5)]);
         assert_eq!(
-            shortest_path(&graph, &object(1), &object(1)).unwrap().len(),
-            0
+            shortest_path(&graph, &object(1), &object(1)).unwrap(),
+            [&object(1)]
         );
         assert!(shortest_path(&graph, &object(1), &object(6)).is_none());
     }

@@ -153,6 +153,11 @@ impl RelPath {
             .map(|(parent, _)| Self(parent.to_owned()))
     }
 
+    /// Returns the path without its last component as text, empty at the top.
+    pub fn parent_str(&self) -> &str {
+        self.0.rsplit_once('/').map_or("", |(parent, _)| parent)
+    }
+
     /// Returns every proper prefix, outermost first: for `a/b/c`, `a` and `a/b`.
     pub fn ancestors(&self) -> impl Iterator<Item = Self> + '_ {
         self.0

@@ -61,6 +61,9 @@ pub enum ListingError {
         /// Why.
         source: DirectoryError,
     },
+    /// There are more entries than the reader takes.
+    #[error("the tree has more than {0} entries")]
+    TooLarge(usize),
     /// The tree is nested too deeply or has an impossible name.
     #[error("the tree has an entry that no listing can hold")]
     Path(#[from] PathError),
@@ -177,6 +180,40 @@ impl Listing {
         self.encode().root.digest
     }
 
+    /// Reads a tree from what [`EncodedTree::to_bytes`] gave.
+    ///
+    /// # Errors
+    /// [`ListingError`] when a message is missing or damaged, or the tree too deep.
+    pub fn from_bytes(root: TreeDigest, bytes: &[u8]) -> Result<Self, ListingError> {
+        Self::from_bytes_bounded(root, bytes, usize::MAX)
+    }
+
+    /// As [`Listing::from_bytes`], for bytes that nobody vouches for.
+    ///
+    /// # Errors
+    /// [`ListingError::TooLarge`] with more entries than `most`; equal directories in one
+    /// another make many of few bytes.
+    pub fn from_bytes_bounded(
+        root: TreeDigest,
+        bytes: &[u8],
+        most: usize,
+    ) -> Result<Self, ListingError> {
+        let mut messages = BTreeMap::new();
+        let mut rest = bytes;
+        while let Some((length, after)) = rest.split_first_chunk::<4>() {
+            let length = usize::try_from(u32::from_le_bytes(*length)).unwrap_or(usize::MAX);
+            // A length that leads too far leaves a message missing, which is told below.
+            let Some((message, after)) = after.split_at_checked(length) else {
+                break;
+            };
+            messages.insert(*blake3::hash(message).as_bytes(), message);
+            rest = after;
+        }
+        let lookup =
+            |digest: TreeDigest| Ok(messages.get(digest.as_bytes()).map(|bytes| bytes.to_vec()));
+        Self::decode_bounded(root, lookup, most)
+    }
+
     /// Reads a tree from its `Directory` messages.
     ///
     /// `lookup` returns the message of a digest; each is checked against that digest.
@@ -186,7 +223,15 @@ impl Listing {
     /// lookup's own error passes through.
     pub fn decode<E: From<ListingError>>(
         root: TreeDigest,
+        lookup: impl FnMut(TreeDigest) -> Result<Option<Vec<u8>>, E>,
+    ) -> Result<Self, E> {
+        Self::decode_bounded(root, lookup, usize::MAX)
+    }
+
+    fn decode_bounded<E: From<ListingError>>(
+        root: TreeDigest,
         mut lookup: impl FnMut(TreeDigest) -> Result<Option<Vec<u8>>, E>,
+        most: usize,
     ) -> Result<Self, E> {
         let mut entries = BTreeMap::new();
         let mut pending: Vec<(Option<RelPath>, TreeDigest)> = vec![(None, root)];
@@ -217,6 +262,11 @@ impl Listing {
                     source,
                 }
                 .into());
+            }
+            let count =
+                directory.files.len() + directory.symlinks.len() + directory.directories.len();
+            if entries.len() + count > most {
+                return Err(ListingError::TooLarge(most).into());
             }
             let child = |name: &str| -> Result<RelPath, ListingError> {
                 Ok(match &at {
@@ -264,6 +314,23 @@ pub struct EncodedTree {
     pub root: DirectoryNode,
     /// Every distinct directory of the tree, the root's included, by digest.
     pub messages: BTreeMap<TreeDigest, Vec<u8>>,
+}
+
+impl EncodedTree {
+    /// Returns all messages in the order of their digests, each after its length as four
+    /// bytes, least significant first.
+    ///
+    /// # Panics
+    /// When a directory's message has 4 GiB, which no file system's directory gives.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for message in self.messages.values() {
+            let length = u32::try_from(message.len()).expect("a directory below 4 GiB");
+            bytes.extend_from_slice(&length.to_le_bytes());
+            bytes.extend_from_slice(message);
+        }
+        bytes
+    }
 }
 
 /// Encodes the innermost open directory and enters it into its parent.

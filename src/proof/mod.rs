@@ -71,6 +71,7 @@ pub struct Proof {
 pub fn prove(
     builder: &Builder<'_>,
     action: &Action,
+    package: &str,
     limits: &Limits,
     cores: usize,
     on_line: &mut dyn FnMut(LogLine<'_>),
@@ -87,7 +88,13 @@ pub fn prove(
         .map(|build| build.started);
     wait_for_another_second(first);
     let rebuilt = builder
-        .run(action, limits, &conditions(cores), on_line)
+        .run(
+            action,
+            &format!("{package} (rebuild)"),
+            limits,
+            &conditions(cores),
+            on_line,
+        )
         .map_err(|source| ProofError::Rebuild {
             name: action.name.to_string(),
             source,

@@ -8,7 +8,10 @@
 //! Progress goes to an [`Observer`]; this stage prints nothing.
 
 mod perform;
+mod repair;
 mod schedule;
+
+pub use repair::{RepairError, Repaired};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,12 +19,12 @@ use std::sync::Arc;
 
 use kiln_sandbox::{Cancel, Launcher};
 
-use crate::action::Action;
+use crate::action::{Action, ActionKind};
 use crate::build::{BuildError, LogLine};
 use crate::fetch::{FetchError, Fetcher};
 use crate::hash::{ActionDigest, OutputName, PackageName, RelPath, StorePath};
 use crate::plan::{Graph, Step, StepId, StepKind};
-use crate::store::{Store, StoreError};
+use crate::store::{Looking, Store, StoreError};
 
 /// Something that happens to a step.
 #[derive(Debug, Clone, Copy)]
@@ -153,7 +156,7 @@ pub struct Failure {
 #[derive(Debug, Default)]
 pub struct Realised {
     outputs: BTreeMap<StepId, Arc<BTreeMap<OutputName, StorePath>>>,
-    actions: BTreeMap<StepId, Action>,
+    actions: BTreeMap<StepId, (Action, ActionDigest)>,
     /// The steps that were done in this run, and not found done.
     pub performed: Vec<StepId>,
     /// The steps that failed, in the graph's order.
@@ -168,12 +171,12 @@ impl Realised {
 
     /// Returns the action of a step whose inputs are done; a working tree has none.
     pub fn action(&self, step: StepId) -> Option<&Action> {
-        self.actions.get(&step)
+        self.actions.get(&step).map(|(action, _)| action)
     }
 
     /// Returns the digest of a step's action.
     pub fn action_digest(&self, step: StepId) -> Option<ActionDigest> {
-        self.action(step).map(Action::digest)
+        self.actions.get(&step).map(|(_, digest)| *digest)
     }
 }
 
@@ -229,53 +232,56 @@ impl Realiser<'_> {
     /// [`RealiseError::Store`] when the store cannot be read at all.
     pub fn known(&self, graph: &Graph) -> Result<Realised, RealiseError> {
         let mut realised = Realised::default();
+        // A working tree can change at any time: it is read each time.
         for (id, step) in graph.steps() {
-            if let Some(outputs) = self.look_up(step, &mut realised, id)? {
-                realised.outputs.insert(id, Arc::new(outputs));
+            if matches!(step.kind, StepKind::Tree { .. }) {
+                match perform::take_tree(self, step) {
+                    Ok(outputs) => {
+                        realised.outputs.insert(id, Arc::new(outputs));
+                    }
+                    Err(RealiseError::Store(error)) => return Err(error.into()),
+                    // Reported when the step is scheduled.
+                    Err(_) => {}
+                }
             }
         }
+        let mut looking = self.store.look()?;
+        for (id, step) in graph.steps() {
+            let Some(action) = step.action(|input| realised.outputs(input)) else {
+                continue;
+            };
+            let digest = action.digest();
+            if let Some(outputs) = self.look_up(&mut looking, &action, digest)? {
+                realised.outputs.insert(id, Arc::new(outputs));
+            }
+            realised.actions.insert(id, (action, digest));
+        }
+        looking.finish()?;
         Ok(realised)
     }
 
-    /// Returns the outputs of a step if they are there already.
-    fn look_up(
-        &self,
-        step: &Step,
-        realised: &mut Realised,
-        id: StepId,
-    ) -> Result<Option<BTreeMap<OutputName, StorePath>>, RealiseError> {
-        // A working tree can change at any time: it is read each time.
-        if matches!(step.kind, StepKind::Tree { .. }) {
-            return perform::take_tree(self, step)
-                .map(Some)
-                .or_else(|error| match error {
-                    RealiseError::Store(error) => Err(RealiseError::Store(error)),
-                    // Reported when the step is scheduled.
-                    _ => Ok(None),
-                });
-        }
-        let Some(action) = step.action(|input| realised.outputs(input)) else {
-            return Ok(None);
-        };
-        let found = self.found(&action)?;
-        realised.actions.insert(id, action);
-        Ok(found)
-    }
-
-    /// Returns what the store knows an action to have produced.
+    /// Returns what the store knows an action to have produced, and keeps it.
     fn found(
         &self,
         action: &Action,
+        digest: ActionDigest,
     ) -> Result<Option<BTreeMap<OutputName, StorePath>>, StoreError> {
-        let digest = action.digest();
-        if matches!(action.kind, crate::action::ActionKind::Test { .. }) {
-            let passed = self
-                .store
-                .builds(digest)?
-                .iter()
-                .any(|run| run.outcome == "succeeded");
+        let mut looking = self.store.look()?;
+        let found = self.look_up(&mut looking, action, digest)?;
+        looking.finish()?;
+        Ok(found)
+    }
+
+    fn look_up(
+        &self,
+        looking: &mut Looking<'_>,
+        action: &Action,
+        digest: ActionDigest,
+    ) -> Result<Option<BTreeMap<OutputName, StorePath>>, StoreError> {
+        if matches!(action.kind, ActionKind::Test { .. }) {
+            let passed = self.store.has_succeeded(digest)?;
             return Ok(passed.then(BTreeMap::new));
         }
-        Ok(self.store.realisation(digest)?.map(|(outputs, _)| outputs))
+        Ok(looking.realisation(digest)?.map(|(outputs, _)| outputs))
     }
 }

@@ -4,19 +4,59 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::{Event, RealiseError, Realiser};
-use crate::action::{Action, ActionKind};
-use crate::build::{Builder, Conditions};
+use crate::action::{Action, ActionKind, Debian};
+use crate::build::{Builder, Built, Conditions};
 use crate::derivation::Limits;
 use crate::fetch::{self, deb};
-use crate::hash::{OutputName, RelPath, StorePath};
+use crate::hash::{
+    ActionDigest, ObjectName, OutputName, PackageName, RelPath, Sha256Digest, StorePath,
+};
 use crate::listing::{Entry, Listing};
 use crate::plan::{Step, StepId, StepKind};
-use crate::store::{Origin, StoreError};
+use crate::store::{ObjectPlan, Origin, Production, Scratch, StoreError, plan_tree};
 
-type Outputs = BTreeMap<OutputName, StorePath>;
+pub(super) type Outputs = BTreeMap<OutputName, StorePath>;
 
-fn single(path: StorePath) -> Outputs {
-    BTreeMap::from([("out".parse().expect("`out` is an output name"), path)])
+fn out() -> OutputName {
+    "out".parse().expect("`out` is an output name")
+}
+
+/// What is needed to do an action, beside the action.
+pub(super) struct Work<'a> {
+    pub action: &'a Action,
+    pub digest: ActionDigest,
+    /// What people see.
+    pub label: &'a str,
+    /// The package that asked for it.
+    pub package: &'a PackageName,
+    /// Where a fetched file may be had, in order.
+    pub addresses: &'a [String],
+    /// When a build is stopped.
+    pub limits: &'a Limits,
+}
+
+/// Trees that an action gave, named and not yet in the store.
+pub(super) struct Made {
+    pub plans: BTreeMap<OutputName, ObjectPlan>,
+    pub origin: Origin,
+    _kept: Kept,
+}
+
+/// Keeps the trees until they are registered.
+#[expect(dead_code, reason = "held, never read")]
+enum Kept {
+    Tree(Scratch),
+    Build(Box<Built>),
+}
+
+impl Made {
+    fn tree(scratch: Scratch, plan: ObjectPlan, origin: Origin) -> Self {
+        Self {
+            plans: BTreeMap::from([(out(), plan)]),
+            origin,
+            _kept: Kept::Tree(scratch),
+        }
+    }
 }
 
 /// Does a step; returns its outputs, and whether there was anything to do.
@@ -24,93 +64,128 @@ pub(super) fn perform(
     realiser: &Realiser<'_>,
     id: StepId,
     step: &Step,
-    action: Option<&Action>,
+    action: Option<&(Action, ActionDigest)>,
 ) -> Result<(Outputs, bool), RealiseError> {
-    let Some(action) = action else {
+    let Some((action, digest)) = action else {
         return take_tree(realiser, step).map(|outputs| (outputs, true));
     };
-    let digest = action.digest();
     let notify = |event: Event<'_>| realiser.observer.event(Some((id, step)), event);
-    if let Some(outputs) = realiser.found(action)? {
+    if let Some(outputs) = realiser.found(action, *digest)? {
         return Ok((outputs, false));
     }
     let _exclusive = realiser
         .store
-        .lock_action(digest, || notify(Event::Waiting))?;
+        .lock_action(*digest, || notify(Event::Waiting))?;
     // Whoever held the lock may have done it.
-    if let Some(outputs) = realiser.found(action)? {
+    if let Some(outputs) = realiser.found(action, *digest)? {
         return Ok((outputs, false));
     }
+    if realiser.cancel.is_cancelled() {
+        return Err(RealiseError::Cancelled);
+    }
     notify(Event::Started);
-    let (outputs, origin) = match (&action.kind, &step.kind) {
-        (ActionKind::Fetch { .. }, StepKind::Fetch { .. }) => (
-            single(fetch_file(realiser, step, &notify)?),
-            Origin::Fetched,
-        ),
-        (ActionKind::Debian(debian), _) => (
-            single(unpack_packages(realiser, step, debian)?),
-            Origin::Unpacked,
-        ),
-        (ActionKind::Merge { inputs }, _) => {
-            (single(merge(realiser, step, inputs)?), Origin::Unpacked)
-        }
-        (ActionKind::Build { .. }, StepKind::Build(build)) => (
-            run(realiser, action, &build.limits, &notify)?,
-            Origin::Built,
-        ),
-        (ActionKind::Test { .. }, StepKind::Test(test)) => {
-            run(realiser, action, &test.limits, &notify).map_err(|error| match error {
-                RealiseError::Build(source) => RealiseError::Test {
-                    package: step.package.clone(),
-                    source,
-                },
-                other => other,
-            })?;
-            return Ok((Outputs::new(), true));
-        }
-        _ => return Err(crate::build::BuildError::NotARun(step.label.clone()).into()),
+    let no_limits = Limits::default();
+    let work = Work {
+        action,
+        digest: *digest,
+        label: &step.label,
+        package: &step.package,
+        addresses: match &step.kind {
+            StepKind::Fetch { urls, .. } => urls,
+            _ => &[],
+        },
+        limits: match &step.kind {
+            StepKind::Build(build) => &build.limits,
+            StepKind::Test(test) => &test.limits,
+            _ => &no_limits,
+        },
     };
-    realiser
-        .store
-        .record_action(digest, &action.name, &action.json())?;
-    realiser
-        .store
-        .record_realisation(digest, &outputs, origin)?;
-    Ok((outputs, true))
+    let made = make(realiser, &work, &notify)?;
+    if matches!(action.kind, ActionKind::Test { .. }) {
+        return Ok((Outputs::new(), true));
+    }
+    register(realiser, &work, &made).map(|outputs| (outputs, true))
+}
+
+/// Enters what was made into the store.
+fn register(
+    realiser: &Realiser<'_>,
+    work: &Work<'_>,
+    made: &Made,
+) -> Result<Outputs, RealiseError> {
+    let outputs: Outputs = made
+        .plans
+        .iter()
+        .map(|(name, plan)| (name.clone(), plan.path.clone()))
+        .collect();
+    let plans: Vec<ObjectPlan> = made.plans.values().cloned().collect();
+    realiser.store.register(
+        &plans,
+        Some(&Production {
+            action: work.digest,
+            name: &work.action.name,
+            json: &work.action.json(),
+            outputs: &outputs,
+            origin: made.origin,
+            addresses: work.addresses,
+        }),
+    )?;
+    Ok(outputs)
+}
+
+/// Does what an action says, whatever the store has; nothing is entered into it.
+pub(super) fn make(
+    realiser: &Realiser<'_>,
+    work: &Work<'_>,
+    notify: &dyn Fn(Event<'_>),
+) -> Result<Made, RealiseError> {
+    match &work.action.kind {
+        ActionKind::Fetch { sha256, file } => fetch_file(realiser, work, *sha256, file, notify),
+        ActionKind::Debian(debian) => unpack_packages(realiser, work, debian),
+        ActionKind::Merge { inputs } => merge(realiser, work, inputs),
+        ActionKind::Build { .. } => run(realiser, work, notify),
+        ActionKind::Test { .. } => run(realiser, work, notify).map_err(|error| match error {
+            RealiseError::Build(source) => RealiseError::Test {
+                package: work.package.clone(),
+                source,
+            },
+            other => other,
+        }),
+    }
 }
 
 fn run(
     realiser: &Realiser<'_>,
-    action: &Action,
-    limits: &Limits,
+    work: &Work<'_>,
     notify: &dyn Fn(Event<'_>),
-) -> Result<Outputs, RealiseError> {
+) -> Result<Made, RealiseError> {
     let builder = Builder {
         store: realiser.store,
         launcher: realiser.launcher,
         cancel: realiser.cancel,
     };
     let conditions = Conditions::ordinary(realiser.cores);
-    let built = builder.run(action, limits, &conditions, &mut |line| {
-        notify(Event::Log(line));
-    })?;
-    let plans: Vec<_> = built.outputs.values().cloned().collect();
-    realiser.store.register(&plans)?;
-    Ok(built
-        .outputs
-        .iter()
-        .map(|(name, plan)| (name.clone(), plan.path.clone()))
-        .collect())
+    let built = builder.run(
+        work.action,
+        work.label,
+        work.limits,
+        &conditions,
+        &mut |line| notify(Event::Log(line)),
+    )?;
+    Ok(Made {
+        plans: built.outputs.clone(),
+        origin: Origin::Built,
+        _kept: Kept::Build(Box::new(built)),
+    })
 }
 
 fn fetch_file(
     realiser: &Realiser<'_>,
-    step: &Step,
+    work: &Work<'_>,
+    sha256: Sha256Digest,
+    file: &RelPath,
     notify: &dyn Fn(Event<'_>),
-) -> Result<StorePath, RealiseError> {
-    let StepKind::Fetch { file, sha256, urls } = &step.kind else {
-        return Err(RealiseError::Cancelled);
-    };
+) -> Result<Made, RealiseError> {
     let events = |event: fetch::Event<'_>| match event {
         fetch::Event::Progress { received, total } => {
             notify(Event::Downloading { received, total });
@@ -122,32 +197,45 @@ fn fetch_file(
     };
     let fetched = realiser
         .fetcher
-        .fetch(urls, *sha256, &realiser.store.downloads(), &events)
+        .fetch(work.addresses, sha256, &realiser.store.downloads(), &events)
         .map_err(|source| RealiseError::Fetch {
-            label: step.label.clone(),
-            package: step.package.clone(),
+            label: work.label.to_owned(),
+            package: work.package.clone(),
             source: Box::new(source),
         })?;
-    let scratch = realiser.store.scratch()?;
-    let tree = scratch.path().join("tree");
-    create(&tree)?;
+    let (scratch, tree) = empty_tree(realiser)?;
     let into = tree.join(file.as_str());
     std::fs::rename(&fetched.path, &into).map_err(|source| RealiseError::Access {
         operation: "move the download to",
         path: into,
         source,
     })?;
-    Ok(realiser.store.add(&tree, &step.name, &BTreeSet::new())?)
+    plan_made(scratch, &tree, &work.action.name, Origin::Fetched)
+}
+
+fn empty_tree(realiser: &Realiser<'_>) -> Result<(Scratch, std::path::PathBuf), RealiseError> {
+    let scratch = realiser.store.scratch()?;
+    let tree = scratch.path().join("tree");
+    create(&tree)?;
+    Ok((scratch, tree))
+}
+
+fn plan_made(
+    scratch: Scratch,
+    tree: &Path,
+    name: &ObjectName,
+    origin: Origin,
+) -> Result<Made, RealiseError> {
+    let plan = plan_tree(tree, name, &BTreeSet::new())?;
+    Ok(Made::tree(scratch, plan, origin))
 }
 
 fn unpack_packages(
     realiser: &Realiser<'_>,
-    step: &Step,
-    debian: &crate::action::Debian,
-) -> Result<StorePath, RealiseError> {
-    let scratch = realiser.store.scratch()?;
-    let tree = scratch.path().join("tree");
-    create(&tree)?;
+    work: &Work<'_>,
+    debian: &Debian,
+) -> Result<Made, RealiseError> {
+    let (scratch, tree) = empty_tree(realiser)?;
     let mut files = Vec::new();
     for package in &debian.packages {
         let base = realiser.store.host_path(package);
@@ -160,18 +248,18 @@ fn unpack_packages(
         files: debian.files.clone(),
     };
     deb::unpack_debs(&files, &rules, &tree).map_err(|source| RealiseError::Unpack {
-        package: step.package.clone(),
+        package: work.package.clone(),
         source: Box::new(source),
     })?;
-    Ok(realiser.store.add(&tree, &step.name, &BTreeSet::new())?)
+    plan_made(scratch, &tree, &work.action.name, Origin::Unpacked)
 }
 
 /// Lays trees over one another: directories merge, anything else stands once or is equal.
 fn merge(
     realiser: &Realiser<'_>,
-    step: &Step,
+    work: &Work<'_>,
     inputs: &[StorePath],
-) -> Result<StorePath, RealiseError> {
+) -> Result<Made, RealiseError> {
     let mut entries: BTreeMap<RelPath, Entry> = BTreeMap::new();
     for input in inputs {
         for (path, entry) in realiser.store.listing(input)?.iter() {
@@ -179,14 +267,19 @@ fn merge(
                 && other != *entry
             {
                 return Err(RealiseError::MergeConflict {
-                    package: step.package.clone(),
+                    package: work.package.clone(),
                     path: path.clone(),
                 });
             }
         }
     }
     let listing = Listing::new(entries).map_err(|source| StoreError::Tree(source.into()))?;
-    Ok(realiser.store.assemble(&listing, &step.name, inputs)?)
+    let scratch = realiser.store.scratch()?;
+    let tree = scratch.path().join("tree");
+    let plan = realiser
+        .store
+        .assemble(&listing, &work.action.name, inputs, &tree)?;
+    Ok(Made::tree(scratch, plan, Origin::Unpacked))
 }
 
 /// Takes a working tree into the store.
@@ -194,9 +287,7 @@ pub(super) fn take_tree(realiser: &Realiser<'_>, step: &Step) -> Result<Outputs,
     let StepKind::Tree { path } = &step.kind else {
         return Err(RealiseError::Cancelled);
     };
-    let scratch = realiser.store.scratch()?;
-    let tree = scratch.path().join("tree");
-    create(&tree)?;
+    let (_scratch, tree) = empty_tree(realiser)?;
     realiser
         .trees
         .copy(&step.package, path, &tree)
@@ -205,11 +296,8 @@ pub(super) fn take_tree(realiser: &Realiser<'_>, step: &Step) -> Result<Outputs,
             package: step.package.clone(),
             source: Box::new(source),
         })?;
-    Ok(single(realiser.store.add(
-        &tree,
-        &step.name,
-        &BTreeSet::new(),
-    )?))
+    let path = realiser.store.add(&tree, &step.name, &BTreeSet::new())?;
+    Ok(Outputs::from([(out(), path)]))
 }
 
 fn create(path: &Path) -> Result<(), RealiseError> {

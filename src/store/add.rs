@@ -40,6 +40,8 @@ pub struct ObjectPlan {
     pub(super) tree: PathBuf,
     pub(super) positions: Vec<Position>,
     pub(super) patches: BTreeMap<RelPath, Vec<Patch>>,
+    /// Whether the tree has its final modes and content already.
+    pub(super) sealed: bool,
 }
 
 impl ObjectPlan {
@@ -201,6 +203,7 @@ fn plan_one(
         tree: addition.tree.clone(),
         positions,
         patches,
+        sealed: false,
     })
 }
 

@@ -1,14 +1,28 @@
 //! Opening and migrating the database.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
-use super::StoreError;
+use super::{StoreError, crash, lock};
+use crate::hash::TreeDigest;
+use crate::listing::{Listing, ListingError};
+
+/// A migration: its script, and what is done after it in the same transaction.
+type Migration = (&'static str, fn(&Transaction<'_>) -> rusqlite::Result<()>);
 
 /// Each migration, in order; the schema's number is how many were applied.
-const MIGRATIONS: [&str; 1] = [include_str!("../../store-schema/0001_initial.sql")];
+const MIGRATIONS: [Migration; 2] = [
+    (include_str!("../../store-schema/0001_initial.sql"), |_| {
+        Ok(())
+    }),
+    (
+        include_str!("../../store-schema/0002_collection.sql"),
+        move_listings,
+    ),
+];
 
 /// How long a writer waits for another process's transaction.
 const BUSY: Duration = Duration::from_secs(60);
@@ -17,11 +31,17 @@ pub(super) fn path(root: &Path) -> PathBuf {
     root.join("kiln.db")
 }
 
+/// Opens the database, making or migrating it if that has to be done.
 pub(super) fn open(root: &Path) -> Result<Connection, StoreError> {
     let path = path(root);
     let failed = |source| StoreError::Database {
         path: path.clone(),
         source,
+    };
+    // Turning the write-ahead log on does not wait for others who do the same.
+    let _alone = match has_write_ahead_log(&path) {
+        true => None,
+        false => Some(lock::take(root.join("locks").join("database"))?),
     };
     let mut connection = Connection::open(&path).map_err(failed)?;
     connection.busy_timeout(BUSY).map_err(failed)?;
@@ -48,19 +68,80 @@ pub(super) fn open(root: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
+/// Returns whether a database file says, in its header, that it is in WAL mode already
+/// (bytes 18 and 19 are 2; <https://www.sqlite.org/fileformat.html>).
+fn has_write_ahead_log(path: &Path) -> bool {
+    let mut header = [0; 20];
+    std::fs::File::open(path)
+        .and_then(|mut file| file.read_exact(&mut header))
+        .is_ok_and(|()| header.ends_with(&[2, 2]))
+}
+
 fn version(connection: &Connection) -> rusqlite::Result<u32> {
     connection.query_row("PRAGMA user_version", [], |row| row.get(0))
 }
 
 fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
+    // Tables are replaced by new ones of the same name: what refers to them stays.
+    connection.execute_batch("PRAGMA foreign_keys = OFF")?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     // Another process may have migrated while this one waited for the lock.
     let applied = version(&transaction)?;
-    for (number, script) in (1_u32..).zip(MIGRATIONS) {
+    for (number, (script, then)) in (1_u32..).zip(MIGRATIONS) {
         if number > applied {
             transaction.execute_batch(script)?;
+            crash::point("migrate: script applied");
+            then(&transaction)?;
             transaction.pragma_update(None, "user_version", number)?;
+            crash::point("migrate: version set");
         }
     }
-    transaction.commit()
+    transaction.commit()?;
+    crash::point("migrate: committed");
+    connection.execute_batch("PRAGMA foreign_keys = ON")
+}
+
+/// Second migration: from one row for each directory to one for each object's listing.
+fn move_listings(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    let objects: Vec<(i64, [u8; 32])> = transaction
+        .prepare("SELECT id, tree FROM objects")?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    for (id, tree) in objects {
+        let listing = Listing::decode(TreeDigest::from_bytes(tree), |digest| {
+            transaction
+                .prepare_cached("SELECT message FROM directories WHERE digest = ?1")?
+                .query_row([digest.as_bytes()], |row| row.get(0))
+                .optional()
+                .map_err(Unmoved::from)
+        });
+        match listing {
+            Ok(listing) => {
+                transaction
+                    .prepare_cached("INSERT INTO listings (object, messages) VALUES (?1, ?2)")?
+                    .execute(params![id, listing.encode().to_bytes()])?;
+            }
+            // Without a row the object counts as damaged, which `verify` tells.
+            Err(Unmoved::Damaged) => {}
+            Err(Unmoved::Database(error)) => return Err(error),
+        }
+    }
+    transaction.execute_batch("DROP TABLE directories")
+}
+
+enum Unmoved {
+    Database(rusqlite::Error),
+    Damaged,
+}
+
+impl From<rusqlite::Error> for Unmoved {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl From<ListingError> for Unmoved {
+    fn from(_: ListingError) -> Self {
+        Self::Damaged
+    }
 }

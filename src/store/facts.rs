@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::{OptionalExtension, TransactionBehavior, params};
+use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::{Store, StoreError};
 use crate::hash::{ActionDigest, ObjectName, OutputName, StorePath};
@@ -45,29 +45,6 @@ impl Origin {
 pub type Realisation = (BTreeMap<OutputName, StorePath>, Origin);
 
 impl Store {
-    /// Records an action's canonical JSON.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`].
-    pub fn record_action(
-        &self,
-        digest: ActionDigest,
-        name: &ObjectName,
-        json: &[u8],
-    ) -> Result<(), StoreError> {
-        self.with_database(|connection| {
-            connection
-                .prepare_cached(
-                    "INSERT OR IGNORE INTO actions (digest, name, json) VALUES (?1, ?2, ?3)",
-                )
-                .and_then(|mut statement| {
-                    statement.execute(params![digest.as_bytes(), name.as_str(), json])
-                })
-                .map(|_| ())
-                .map_err(|source| self.failed(source))
-        })
-    }
-
     /// Returns an action's canonical JSON.
     ///
     /// # Errors
@@ -86,71 +63,56 @@ impl Store {
         .ok_or(StoreError::UnknownAction(digest))
     }
 
-    /// Records what an action produced. What was recorded before stays.
+    /// Returns where a fetched file may be had, in order.
     ///
     /// # Errors
-    /// [`StoreError::Database`], also when an object is not in the store.
-    pub fn record_realisation(
-        &self,
-        action: ActionDigest,
-        outputs: &BTreeMap<OutputName, StorePath>,
-        origin: Origin,
-    ) -> Result<(), StoreError> {
-        self.with_database(|connection| {
-            let record = |connection: &mut rusqlite::Connection| {
-                let transaction =
-                    connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-                for (output, path) in outputs {
-                    transaction
-                        .prepare_cached(
-                            "INSERT INTO realisations (action, output, object, origin)
-                             VALUES (?1, ?2, (SELECT id FROM objects WHERE path = ?3), ?4)
-                             ON CONFLICT DO NOTHING",
-                        )?
-                        .execute(params![
-                            action.as_bytes(),
-                            output.as_str(),
-                            path.base_name(),
-                            origin.as_str()
-                        ])?;
-                }
-                transaction.commit()
-            };
-            record(connection).map_err(|source| self.failed(source))
-        })
+    /// [`StoreError::Database`].
+    pub fn addresses(&self, action: ActionDigest) -> Result<Vec<String>, StoreError> {
+        self.query(
+            "SELECT url FROM addresses WHERE action = ?1 ORDER BY position",
+            [action.as_bytes()],
+            |row| row.get(0),
+        )
     }
 
-    /// Returns what an action produced, or `None` when it was never realised here.
+    /// Returns what an action produced, or `None` when it was never realised here. What
+    /// must not be collected afterwards is asked through [`Store::look`].
     ///
     /// # Errors
     /// [`StoreError::Database`] or [`StoreError::Malformed`].
     pub fn realisation(&self, action: ActionDigest) -> Result<Option<Realisation>, StoreError> {
-        let rows: Vec<(String, String, String)> = self.with_database(|connection| {
-            connection
-                .prepare_cached(
-                    "SELECT r.output, o.path, r.origin FROM realisations r
-                     JOIN objects o ON o.id = r.object WHERE r.action = ?1",
-                )
-                .and_then(|mut statement| {
-                    statement
-                        .query_map([action.as_bytes()], |row| {
-                            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-                        })?
-                        .collect()
-                })
-                .map_err(|source| self.failed(source))
-        })?;
+        let found = self.realisation_and_uses(action)?;
+        Ok(found.map(|(realisation, _)| realisation))
+    }
+
+    /// Returns what an action produced, with each object's row and its last noted use.
+    pub(super) fn realisation_and_uses(
+        &self,
+        action: ActionDigest,
+    ) -> Result<Option<(Realisation, Vec<(i64, i64)>)>, StoreError> {
+        let rows: Vec<(String, String, String, i64, i64)> = self.query(
+            "SELECT r.output, o.path, r.origin, o.id, o.used_at FROM realisations r
+             JOIN objects o ON o.id = r.object WHERE r.action = ?1",
+            [action.as_bytes()],
+            |row| {
+                Ok((
+                    row.get(0)?,
+                    row.get(1)?,
+                    row.get(2)?,
+                    row.get(3)?,
+                    row.get(4)?,
+                ))
+            },
+        )?;
         let mut outputs = BTreeMap::new();
         let mut origin = None;
-        for (output, path, word) in rows {
-            let output = output.parse().map_err(|_| StoreError::Malformed {
-                what: "output name",
-                value: output.clone(),
-            })?;
-            outputs.insert(output, StorePath::from_base_name(&path)?);
+        let mut uses = Vec::new();
+        for (output, path, word, id, used_at) in rows {
+            outputs.insert(output_name(&output)?, StorePath::from_base_name(&path)?);
             origin = Some(Origin::parse(&word)?);
+            uses.push((id, used_at));
         }
-        Ok(origin.map(|origin| (outputs, origin)))
+        Ok(origin.map(|origin| ((outputs, origin), uses)))
     }
 
     /// Returns the actions that produced an object, with the output's name and origin.
@@ -161,34 +123,41 @@ impl Store {
         &self,
         path: &StorePath,
     ) -> Result<Vec<(ActionDigest, OutputName, Origin)>, StoreError> {
-        let rows: Vec<([u8; 32], String, String)> = self.with_database(|connection| {
-            connection
-                .prepare_cached(
-                    "SELECT r.action, r.output, r.origin FROM realisations r
-                     JOIN objects o ON o.id = r.object WHERE o.path = ?1
-                     ORDER BY r.action, r.output",
-                )
-                .and_then(|mut statement| {
-                    statement
-                        .query_map([path.base_name()], |row| {
-                            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-                        })?
-                        .collect()
-                })
-                .map_err(|source| self.failed(source))
-        })?;
+        let rows: Vec<([u8; 32], String, String)> = self.query(
+            "SELECT r.action, r.output, r.origin FROM realisations r
+             JOIN objects o ON o.id = r.object WHERE o.path = ?1
+             ORDER BY r.action, r.output",
+            [path.base_name()],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        )?;
         rows.into_iter()
             .map(|(action, output, origin)| {
-                let output = output.parse().map_err(|_| StoreError::Malformed {
-                    what: "output name",
-                    value: output.clone(),
-                })?;
                 Ok((
                     ActionDigest::from_bytes(action),
-                    output,
+                    output_name(&output)?,
                     Origin::parse(&origin)?,
                 ))
             })
             .collect()
     }
+}
+
+/// Enters an action if it is not known yet.
+pub(super) fn insert_action(
+    transaction: &Transaction<'_>,
+    digest: ActionDigest,
+    name: &ObjectName,
+    json: &[u8],
+) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached("INSERT OR IGNORE INTO actions (digest, name, json) VALUES (?1, ?2, ?3)")?
+        .execute(params![digest.as_bytes(), name.as_str(), json])
+        .map(drop)
+}
+
+fn output_name(text: &str) -> Result<OutputName, StoreError> {
+    text.parse().map_err(|_| StoreError::Malformed {
+        what: "output name",
+        value: text.to_owned(),
+    })
 }

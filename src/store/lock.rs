@@ -1,15 +1,35 @@
-//! Locks between processes: one realises an action, the others wait and take its result.
+//! Locks between processes.
+//!
+//! | file in `locks/` | shared by | alone |
+//! |---|---|---|
+//! | `<action>` | | who realises the action; others wait and take the result |
+//! | `objects` | who looks whether objects are there and leases them | who adds or removes objects, for a moment |
+//! | `collection` | | who collects garbage |
+//! | `database` | | who makes the database |
+//!
+//! All are `flock` locks: the kernel frees them when their holder dies. Nobody waits for
+//! another lock while holding `objects`, so there is no deadlock.
 
 use std::fs::File;
+use std::io::{Read, Seek, Write};
 use std::path::PathBuf;
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, crash};
 use crate::hash::ActionDigest;
+use crate::tree::remove_tree;
 
 /// Held while an action is realised; dropping it lets the next process in.
 #[derive(Debug)]
 pub struct ActionLock {
     _held: File,
+}
+
+/// Held while objects are added or removed. What is about to change is written into the
+/// lock's file first: who finds something there knows that the writer died, and mends it.
+#[derive(Debug)]
+pub(super) struct Changing {
+    file: File,
+    path: PathBuf,
 }
 
 impl Store {
@@ -24,22 +44,114 @@ impl Store {
         action: ActionDigest,
         waiting: impl FnOnce(),
     ) -> Result<ActionLock, StoreError> {
-        let path = self.root().join("locks").join(action.to_string());
-        let held = open(path.clone())?;
-        match held.try_lock() {
-            Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) => {
+        let path = self.lock_path(&action.to_string());
+        loop {
+            let held = open(path.clone())?;
+            if !try_lock(&held, &path)? {
                 waiting();
                 held.lock().map_err(|source| failed(path, source))?;
+                return Ok(ActionLock { _held: held });
             }
-            Err(std::fs::TryLockError::Error(source)) => return Err(failed(path, source)),
+            return Ok(ActionLock { _held: held });
         }
-        Ok(ActionLock { _held: held })
     }
 
-    /// Keeps other processes from moving objects into place for a moment.
-    pub(super) fn lock_registration(&self) -> Result<File, StoreError> {
-        take(self.root().join("locks").join("registration"))
+    /// Returns whether some process realises an action now.
+    ///
+    /// # Errors
+    /// [`StoreError::Access`] when the lock file cannot be used.
+    pub fn is_being_realised(&self, action: ActionDigest) -> Result<bool, StoreError> {
+        let path = self.lock_path(&action.to_string());
+        match File::open(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(source) => Err(failed(path, source)),
+            Ok(file) => try_lock(&file, &path).map(|free| !free),
+        }
+    }
+
+    fn lock_path(&self, name: &str) -> PathBuf {
+        self.root().join("locks").join(name)
+    }
+
+    /// Keeps objects from being added and removed while it is looked which there are.
+    pub(super) fn looking(&self) -> Result<File, StoreError> {
+        let path = self.lock_path("objects");
+        let held = open(path.clone())?;
+        held.lock_shared().map_err(|source| failed(path, source))?;
+        Ok(held)
+    }
+
+    /// Keeps every other process from looking at which objects there are.
+    pub(super) fn changing(&self) -> Result<Changing, StoreError> {
+        let path = self.lock_path("objects");
+        let file = take(path.clone())?;
+        let mut changing = Changing { file, path };
+        let unfinished = changing.read()?;
+        if !unfinished.is_empty() {
+            self.mend(&unfinished)?;
+            changing.done()?;
+        }
+        Ok(changing)
+    }
+
+    /// Mends what a process left that died while it changed objects: a tree without a row
+    /// was not yet added, or is removed already.
+    pub(super) fn mend_if_needed(&self) -> Result<(), StoreError> {
+        let path = self.lock_path("objects");
+        match std::fs::metadata(&path) {
+            Ok(metadata) if metadata.len() > 0 => self.changing().map(drop),
+            _ => Ok(()),
+        }
+    }
+
+    fn mend(&self, unfinished: &[String]) -> Result<(), StoreError> {
+        for name in unfinished {
+            let Ok(path) = crate::hash::StorePath::from_base_name(name) else {
+                continue;
+            };
+            if self.object(&path)?.is_none() {
+                remove_tree(&self.host_path(&path))?;
+            }
+            crash::point("mend: object mended");
+        }
+        Ok(())
+    }
+
+    /// Keeps other processes from collecting garbage; `None` if one does.
+    pub(super) fn collecting(&self) -> Result<Option<File>, StoreError> {
+        let path = self.lock_path("collection");
+        let held = open(path.clone())?;
+        Ok(try_lock(&held, &path)?.then_some(held))
+    }
+}
+
+impl Changing {
+    fn read(&mut self) -> Result<Vec<String>, StoreError> {
+        let mut text = String::new();
+        self.file
+            .read_to_string(&mut text)
+            .map_err(|source| failed(self.path.clone(), source))?;
+        Ok(text.lines().map(str::to_owned).collect())
+    }
+
+    /// Notes the base names of objects that are about to come or go.
+    pub(super) fn note(&mut self, names: &[String]) -> Result<(), StoreError> {
+        let mut text = names.join("\n");
+        text.push('\n');
+        self.write(text.as_bytes())
+    }
+
+    /// Notes that all that was noted is done.
+    pub(super) fn done(&mut self) -> Result<(), StoreError> {
+        self.write(b"")
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.file
+            .rewind()
+            .and_then(|()| self.file.set_len(0))
+            .and_then(|()| self.file.write_all(bytes))
+            .map_err(|source| failed(self.path.clone(), source))
     }
 }
 
@@ -50,10 +162,19 @@ pub(super) fn take(path: PathBuf) -> Result<File, StoreError> {
     Ok(held)
 }
 
+fn try_lock(file: &File, path: &std::path::Path) -> Result<bool, StoreError> {
+    match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(std::fs::TryLockError::WouldBlock) => Ok(false),
+        Err(std::fs::TryLockError::Error(source)) => Err(failed(path.to_owned(), source)),
+    }
+}
+
 fn open(path: PathBuf) -> Result<File, StoreError> {
     File::options()
         .create(true)
         .truncate(false)
+        .read(true)
         .write(true)
         .open(&path)
         .map_err(|source| failed(path, source))

@@ -14,33 +14,45 @@
 //!   logs/<2>/<action>-<n>.zst
 //!   downloads/<sha256>       fetched bytes, also those whose hash was not the wanted one
 //!   images/                  layer cache and image layouts
-//!   locks/                   one file for each action that is being realised
+//!   leases/                  one file for each process that uses objects: their names
+//!   locks/                   one file for each action that is being realised, and others
 //!   tmp/<random>/            work in progress, private; removed when its owner is gone
 //! ```
 
 pub mod add;
+pub(crate) mod crash;
 mod database;
 pub mod facts;
+mod ingest;
+mod leases;
 pub mod lock;
 mod objects;
+mod pool;
 mod register;
+mod roots;
 mod runs;
 mod scratch;
+mod sweep;
+mod transfer;
 pub mod verify;
 
 pub use add::{Addition, ObjectPlan};
 pub use facts::{Origin, Realisation};
+pub use leases::Looking;
 pub use lock::ActionLock;
 pub use objects::ObjectInfo;
+pub use register::{Production, plan_tree};
+pub use roots::Root;
 pub use runs::{BuildRecord, ProofRecord, Verdict};
 pub use scratch::Scratch;
+pub use sweep::{Census, Known, Swept};
+pub use transfer::StreamError;
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, TransactionBehavior};
 
-use crate::hash::directory::DirectoryError;
 use crate::hash::{ActionDigest, ObjectName, PathError, StorePath};
 use crate::listing::ListingError;
 use crate::tree::TreeError;
@@ -109,6 +121,9 @@ pub enum StoreError {
         /// Why.
         source: ListingError,
     },
+    /// A stream of objects.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
     /// Two outputs name each other, so neither can be hashed first.
     #[error("the outputs {} name each other; an output's digest cannot depend on itself", .0.join(" and "))]
     OutputCycle(Vec<String>),
@@ -118,15 +133,6 @@ impl From<PathError> for StoreError {
     fn from(source: PathError) -> Self {
         Self::Malformed {
             what: "path",
-            value: source.to_string(),
-        }
-    }
-}
-
-impl From<DirectoryError> for StoreError {
-    fn from(source: DirectoryError) -> Self {
-        Self::Malformed {
-            what: "directory message",
             value: source.to_string(),
         }
     }
@@ -154,6 +160,7 @@ impl StoreError {
 pub struct Store {
     root: PathBuf,
     database: Mutex<Connection>,
+    lease: Mutex<Option<leases::Lease>>,
 }
 
 impl Store {
@@ -170,6 +177,7 @@ impl Store {
             "logs",
             "downloads",
             "images",
+            "leases",
             "locks",
             "tmp",
         ] {
@@ -188,16 +196,15 @@ impl Store {
                     source,
                 })?;
         }
-        let database = {
-            // Turning the write-ahead log on does not wait for others who do the same.
-            let _alone = lock::take(root.join("locks").join("database"))?;
-            database::open(root)?
-        };
-        scratch::remove_abandoned(&root.join("tmp"))?;
-        Ok(Self {
+        let database = database::open(root)?;
+        let store = Self {
             root: root.to_owned(),
             database: Mutex::new(database),
-        })
+            lease: Mutex::new(None),
+        };
+        scratch::remove_abandoned(&store.root.join("tmp"))?;
+        store.mend_if_needed()?;
+        Ok(store)
     }
 
     /// Returns the store's directory.
@@ -238,6 +245,38 @@ impl Store {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         run(&mut connection)
+    }
+
+    /// Returns every row of a query.
+    fn query<T>(
+        &self,
+        sql: &str,
+        params: impl rusqlite::Params,
+        row: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<T>, StoreError> {
+        self.with_database(|connection| {
+            connection
+                .prepare_cached(sql)
+                .and_then(|mut statement| statement.query_map(params, row)?.collect())
+                .map_err(|source| self.failed(source))
+        })
+    }
+
+    /// Runs in a transaction that writes.
+    fn in_transaction<T>(
+        &self,
+        run: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        self.with_database(|connection| {
+            connection
+                .transaction_with_behavior(TransactionBehavior::Immediate)
+                .and_then(|transaction| {
+                    let result = run(&transaction)?;
+                    transaction.commit()?;
+                    Ok(result)
+                })
+                .map_err(|source| self.failed(source))
+        })
     }
 
     fn failed(&self, source: rusqlite::Error) -> StoreError {

@@ -1,8 +1,8 @@
 //! What the database knows of objects: listings, references, closures.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, Transaction, params};
 
 use super::{Store, StoreError};
 use crate::closure::{Graph, Reference};
@@ -40,25 +40,30 @@ fn parse_tree(bytes: &[u8]) -> Result<TreeDigest, StoreError> {
         })
 }
 
+/// The ids of objects and all they need, from base names in a JSON array.
+const CLOSURE: &str = "WITH RECURSIVE closure (id) AS (
+       SELECT id FROM objects WHERE path IN (SELECT value FROM json_each(?1))
+       UNION SELECT e.target FROM edges e JOIN closure c ON e.object = c.id)";
+
+fn names_json<'a>(paths: impl IntoIterator<Item = &'a StorePath>) -> String {
+    let names: Vec<String> = paths.into_iter().map(StorePath::base_name).collect();
+    serde_json::json!(names).to_string()
+}
+
 impl Store {
     /// Returns what is recorded of an object, or `None` when it is not in the store.
     ///
     /// # Errors
     /// [`StoreError::Database`] or [`StoreError::Malformed`].
     pub fn object(&self, path: &StorePath) -> Result<Option<ObjectInfo>, StoreError> {
-        let row = self.with_database(|connection| {
-            connection
-                .prepare_cached(
-                    "SELECT path, tree, size_bytes, entries FROM objects WHERE path = ?1",
-                )
-                .and_then(|mut statement| {
-                    statement
-                        .query_row([path.base_name()], object_row)
-                        .optional()
-                })
-                .map_err(|source| self.failed(source))
-        })?;
-        row.map(object_info).transpose()
+        self.query(
+            "SELECT path, tree, size_bytes, entries FROM objects WHERE path = ?1",
+            [path.base_name()],
+            object_row,
+        )?
+        .pop()
+        .map(object_info)
+        .transpose()
     }
 
     /// Returns every object, sorted by name, then by digest.
@@ -66,16 +71,11 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`] or [`StoreError::Malformed`].
     pub fn objects(&self) -> Result<Vec<ObjectInfo>, StoreError> {
-        let rows = self.with_database(|connection| {
-            connection
-                .prepare_cached("SELECT path, tree, size_bytes, entries FROM objects")
-                .and_then(|mut statement| {
-                    statement
-                        .query_map([], object_row)?
-                        .collect::<rusqlite::Result<Vec<_>>>()
-                })
-                .map_err(|source| self.failed(source))
-        })?;
+        let rows = self.query(
+            "SELECT path, tree, size_bytes, entries FROM objects",
+            [],
+            object_row,
+        )?;
         let mut objects: Vec<ObjectInfo> = rows
             .into_iter()
             .map(object_info)
@@ -91,26 +91,22 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unknown`], or [`StoreError::Listing`] when the database is damaged.
     pub fn listing(&self, path: &StorePath) -> Result<Listing, StoreError> {
-        let info = self
-            .object(path)?
-            .ok_or_else(|| StoreError::Unknown(path.clone()))?;
-        self.with_database(|connection| {
-            let mut statement = connection
-                .prepare_cached("SELECT message FROM directories WHERE digest = ?1")
-                .map_err(|source| self.failed(source))?;
-            Listing::decode(info.tree, |digest| {
-                statement
-                    .query_row([digest.as_bytes()], |row| row.get::<_, Vec<u8>>(0))
-                    .optional()
-                    .map_err(|source| Failure::Store(self.failed(source)))
-            })
-            .map_err(|failure| match failure {
-                Failure::Store(error) => error,
-                Failure::Listing(source) => StoreError::Listing {
-                    path: path.clone(),
-                    source,
-                },
-            })
+        let row: Option<([u8; 32], Option<Vec<u8>>)> = self
+            .query(
+                "SELECT o.tree, l.messages FROM objects o LEFT JOIN listings l ON l.object = o.id
+                 WHERE o.path = ?1",
+                [path.base_name()],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )?
+            .pop();
+        let (tree, messages) = row.ok_or_else(|| StoreError::Unknown(path.clone()))?;
+        Listing::from_bytes(
+            TreeDigest::from_bytes(tree),
+            messages.as_deref().unwrap_or_default(),
+        )
+        .map_err(|source| StoreError::Listing {
+            path: path.clone(),
+            source,
         })
     }
 
@@ -119,31 +115,16 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unknown`], [`StoreError::Database`] or [`StoreError::Malformed`].
     pub fn references(&self, path: &StorePath) -> Result<Vec<Reference>, StoreError> {
-        let rows: Vec<(String, String, i64)> = self.with_database(|connection| {
-            connection
-                .prepare_cached(
-                    "SELECT target.path, r.file, r.offset FROM object_references r
-                     JOIN objects o ON o.id = r.object JOIN objects target ON target.id = r.target
-                     WHERE o.path = ?1",
-                )
-                .and_then(|mut statement| {
-                    statement
-                        .query_map([path.base_name()], |row| {
-                            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-                        })?
-                        .collect()
-                })
-                .map_err(|source| self.failed(source))
-        })?;
+        let rows: Vec<(String, String, i64)> = self.query(
+            "SELECT target.path, r.file, r.offset FROM object_references r
+             JOIN objects o ON o.id = r.object JOIN objects target ON target.id = r.target
+             WHERE o.path = ?1",
+            [path.base_name()],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        )?;
         let mut references = rows
             .into_iter()
-            .map(|(target, file, offset)| {
-                Ok(Reference {
-                    target: parse_base(&target)?,
-                    file: file.parse()?,
-                    offset: u64::try_from(offset).unwrap_or(0),
-                })
-            })
+            .map(|(target, file, offset)| reference(parse_base(&target)?, &file, offset))
             .collect::<Result<Vec<_>, StoreError>>()?;
         references.sort();
         Ok(references)
@@ -154,29 +135,15 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`] or [`StoreError::Malformed`].
     pub fn self_references(&self, path: &StorePath) -> Result<Vec<Reference>, StoreError> {
-        let rows: Vec<(String, i64)> = self.with_database(|connection| {
-            connection
-                .prepare_cached(
-                    "SELECT p.file, p.offset FROM self_positions p
-                     JOIN objects o ON o.id = p.object WHERE o.path = ?1",
-                )
-                .and_then(|mut statement| {
-                    statement
-                        .query_map([path.base_name()], |row| Ok((row.get(0)?, row.get(1)?)))?
-                        .collect()
-                })
-                .map_err(|source| self.failed(source))
-        })?;
+        let rows: Vec<(String, i64)> = self.query(
+            "SELECT p.file, p.offset FROM self_positions p
+             JOIN objects o ON o.id = p.object WHERE o.path = ?1",
+            [path.base_name()],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )?;
         let mut references = rows
             .into_iter()
-            .map(|(file, offset)| {
-                let offset = u64::try_from(offset).unwrap_or(0);
-                Ok(Reference {
-                    target: path.clone(),
-                    file: file.parse()?,
-                    offset,
-                })
-            })
+            .map(|(file, offset)| reference(path.clone(), &file, offset))
             .collect::<Result<Vec<_>, StoreError>>()?;
         references.sort();
         Ok(references)
@@ -190,67 +157,92 @@ impl Store {
         &self,
         starts: impl IntoIterator<Item = &'a StorePath>,
     ) -> Result<BTreeSet<StorePath>, StoreError> {
-        let mut closure = BTreeSet::new();
-        let mut pending: Vec<StorePath> = Vec::new();
-        for start in starts {
+        Ok(self
+            .closure_sizes(starts)?
+            .into_iter()
+            .map(|(path, _)| path)
+            .collect())
+    }
+
+    /// Returns a closure with the size of each object in bytes, sorted by path.
+    ///
+    /// # Errors
+    /// As [`Store::closure`].
+    pub fn closure_sizes<'a>(
+        &self,
+        starts: impl IntoIterator<Item = &'a StorePath>,
+    ) -> Result<Vec<(StorePath, u64)>, StoreError> {
+        let starts: Vec<&StorePath> = starts.into_iter().collect();
+        for start in &starts {
             if self.object(start)?.is_none() {
-                return Err(StoreError::Unknown(start.clone()));
+                return Err(StoreError::Unknown((*start).clone()));
             }
-            pending.push(start.clone());
         }
-        while let Some(path) = pending.pop() {
-            if closure.contains(&path) {
-                continue;
-            }
-            for target in self.targets(&path)? {
-                if !closure.contains(&target) {
-                    pending.push(target);
-                }
-            }
-            closure.insert(path);
-        }
+        let rows: Vec<(String, i64)> = self.query(
+            &format!(
+                "{CLOSURE} SELECT o.path, o.size_bytes FROM closure c JOIN objects o ON o.id = c.id"
+            ),
+            [names_json(starts)],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )?;
+        let mut closure = rows
+            .into_iter()
+            .map(|(path, size)| Ok((parse_base(&path)?, u64::try_from(size).unwrap_or(0))))
+            .collect::<Result<Vec<_>, StoreError>>()?;
+        closure.sort();
         Ok(closure)
     }
 
-    fn targets(&self, path: &StorePath) -> Result<Vec<StorePath>, StoreError> {
-        let rows: Vec<String> = self.with_database(|connection| {
-            connection
-                .prepare_cached(
-                    "SELECT DISTINCT target.path FROM object_references r
-                     JOIN objects o ON o.id = r.object JOIN objects target ON target.id = r.target
-                     WHERE o.path = ?1",
-                )
-                .and_then(|mut statement| {
-                    statement
-                        .query_map([path.base_name()], |row| row.get(0))?
-                        .collect()
-                })
-                .map_err(|source| self.failed(source))
-        })?;
+    /// Returns a closure with what is named before what names it.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`] or [`StoreError::Malformed`].
+    pub fn closure_in_order(&self, starts: &[StorePath]) -> Result<Vec<StorePath>, StoreError> {
+        // What is named was added first, and so has the smaller row.
+        let rows: Vec<String> = self.query(
+            &format!(
+                "{CLOSURE} SELECT o.path FROM closure c JOIN objects o ON o.id = c.id ORDER BY o.id"
+            ),
+            [names_json(starts)],
+            |row| row.get(0),
+        )?;
         rows.iter().map(|row| parse_base(row)).collect()
     }
 
-    /// Returns the references of every object in a closure, for graph questions.
+    /// Returns which object of a closure names which, for graph questions.
     ///
     /// # Errors
-    /// As [`Store::references`].
-    pub fn reference_graph(&self, closure: &BTreeSet<StorePath>) -> Result<Graph, StoreError> {
-        closure
-            .iter()
-            .map(|path| Ok((path.clone(), self.references(path)?)))
-            .collect()
+    /// As [`Store::closure`].
+    pub fn reference_graph(&self, start: &StorePath) -> Result<Graph, StoreError> {
+        let mut graph: Graph = self
+            .closure([start])?
+            .into_iter()
+            .map(|path| (path, Vec::new()))
+            .collect();
+        let edges: Vec<(String, String)> = self.query(
+            &format!(
+                "{CLOSURE} SELECT o.path, t.path FROM closure c JOIN edges e ON e.object = c.id
+                 JOIN objects o ON o.id = e.object JOIN objects t ON t.id = e.target"
+            ),
+            [names_json([start])],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )?;
+        for (from, to) in edges {
+            if let Some(targets) = graph.get_mut(&parse_base(&from)?) {
+                targets.push(parse_base(&to)?);
+            }
+        }
+        graph.values_mut().for_each(|targets| targets.sort());
+        Ok(graph)
     }
 }
 
-enum Failure {
-    Store(StoreError),
-    Listing(crate::listing::ListingError),
-}
-
-impl From<crate::listing::ListingError> for Failure {
-    fn from(error: crate::listing::ListingError) -> Self {
-        Self::Listing(error)
-    }
+fn reference(target: StorePath, file: &str, offset: i64) -> Result<Reference, StoreError> {
+    Ok(Reference {
+        target,
+        file: file.parse()?,
+        offset: u64::try_from(offset).unwrap_or(0),
+    })
 }
 
 type ObjectRow = (String, Vec<u8>, i64, i64);
@@ -286,26 +278,22 @@ pub(super) fn exists(connection: &Connection, path: &StorePath) -> rusqlite::Res
 
 /// Inserts an object; every target of its references must be there already.
 pub(super) fn insert(transaction: &Transaction<'_>, new: &NewObject<'_>) -> rusqlite::Result<()> {
-    {
-        let mut statement = transaction.prepare_cached(
-            "INSERT OR IGNORE INTO directories (digest, message) VALUES (?1, ?2)",
-        )?;
-        for (digest, message) in &new.tree.messages {
-            statement.execute(params![digest.as_bytes(), message])?;
-        }
-    }
-    transaction.execute(
-        "INSERT INTO objects (path, tree, size_bytes, entries, registered_at)
-         VALUES (?1, ?2, ?3, ?4, ?5)",
-        params![
+    transaction
+        .prepare_cached(
+            "INSERT INTO objects (path, tree, size_bytes, entries, registered_at, used_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?5)",
+        )?
+        .execute(params![
             new.path.base_name(),
             new.tree.root.digest.as_bytes(),
             i64::try_from(new.listing.size_bytes()).unwrap_or(i64::MAX),
             i64::try_from(new.listing.len()).unwrap_or(i64::MAX),
             new.now
-        ],
-    )?;
+        ])?;
     let id = transaction.last_insert_rowid();
+    transaction
+        .prepare_cached("INSERT INTO listings (object, messages) VALUES (?1, ?2)")?
+        .execute(params![id, new.tree.to_bytes()])?;
     let offset = |offset: u64| i64::try_from(offset).unwrap_or(i64::MAX);
     for position in new.positions {
         transaction
@@ -314,19 +302,27 @@ pub(super) fn insert(transaction: &Transaction<'_>, new: &NewObject<'_>) -> rusq
             )?
             .execute(params![id, position.path.as_str(), offset(position.offset)])?;
     }
+    let mut targets: BTreeMap<&StorePath, i64> = BTreeMap::new();
     for hit in new.references {
+        let target = match targets.get(&hit.target) {
+            Some(target) => *target,
+            None => {
+                let target = transaction
+                    .prepare_cached("SELECT id FROM objects WHERE path = ?1")?
+                    .query_row([hit.target.base_name()], |row| row.get(0))?;
+                transaction
+                    .prepare_cached("INSERT INTO edges (object, target) VALUES (?1, ?2)")?
+                    .execute([id, target])?;
+                targets.insert(&hit.target, target);
+                target
+            }
+        };
         transaction
             .prepare_cached(
-                // A target that is not recorded violates NOT NULL, as it must.
                 "INSERT INTO object_references (object, target, file, offset)
-                 VALUES (?1, (SELECT id FROM objects WHERE path = ?2), ?3, ?4)",
+                 VALUES (?1, ?2, ?3, ?4)",
             )?
-            .execute(params![
-                id,
-                hit.target.base_name(),
-                hit.file.as_str(),
-                offset(hit.offset)
-            ])?;
+            .execute(params![id, target, hit.file.as_str(), offset(hit.offset)])?;
     }
     Ok(())
 }

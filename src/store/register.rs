@@ -1,21 +1,38 @@
-//! Making planned trees objects: rewriting, sealing, sharing content, recording.
+//! Making planned trees objects: moved into place whole, then recorded.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::path::Path;
 
-use rayon::prelude::*;
-use rusqlite::TransactionBehavior;
-use rustix::fs::{AtFlags, CWD, linkat, renameat, unlinkat};
-use rustix::io::Errno;
+use rusqlite::{Transaction, params};
 
 use super::add::{Addition, ObjectPlan, plan};
+use super::facts::Origin;
 use super::objects::{NewObject, exists, insert};
-use super::{Store, StoreError};
+use super::pool::{access, copy_checked};
+use super::{Store, StoreError, crash};
 use crate::closure::Reference;
 use crate::hash::object::SelfReferences;
-use crate::hash::{BlobDigest, ObjectName, RelPath, StorePath};
+use crate::hash::{ActionDigest, ObjectName, OutputName, StorePath};
 use crate::listing::{Entry, Listing};
 use crate::tree::{Hit, TreeRoot, remove_tree, seal};
+
+/// What an action produced, to be recorded together with the objects.
+#[derive(Debug, Clone, Copy)]
+pub struct Production<'a> {
+    /// The action.
+    pub action: ActionDigest,
+    /// The action's name.
+    pub name: &'a ObjectName,
+    /// The action's canonical JSON.
+    pub json: &'a [u8],
+    /// What it gave.
+    pub outputs: &'a BTreeMap<OutputName, StorePath>,
+    /// How.
+    pub origin: Origin,
+    /// Where a fetched file may be had, in order.
+    pub addresses: &'a [String],
+}
 
 impl Store {
     /// Adds one tree that names nothing but `candidates`, and returns its path.
@@ -28,27 +45,15 @@ impl Store {
         name: &ObjectName,
         candidates: &BTreeSet<StorePath>,
     ) -> Result<StorePath, StoreError> {
-        let addition = Addition {
-            tree: tree.to_owned(),
-            name: name.clone(),
-            scratch: None,
-        };
-        let plans = plan(std::slice::from_ref(&addition), candidates)?;
-        self.register(&plans)?;
-        plans
-            .into_iter()
-            .next()
-            .map(|plan| plan.path)
-            .ok_or(StoreError::Malformed {
-                what: "plan",
-                value: String::new(),
-            })
+        let plan = plan_tree(tree, name, candidates)?;
+        self.register(std::slice::from_ref(&plan), None)?;
+        Ok(plan.path)
     }
 
-    /// Adds a tree whose every file the pool has already, by linking, and returns its path.
+    /// Plans a tree whose every file other objects have already: it is made of links.
     ///
-    /// `from` are the objects that the entries come from; what they reference, the new
-    /// object references.
+    /// `from` are those objects, and `tree` a directory that does not exist yet. What
+    /// they reference, the new object references.
     ///
     /// # Errors
     /// [`StoreError::Access`] when the file system refuses, [`StoreError::Database`].
@@ -57,26 +62,26 @@ impl Store {
         listing: &Listing,
         name: &ObjectName,
         from: &[StorePath],
-    ) -> Result<StorePath, StoreError> {
-        let scratch = self.scratch()?;
-        let tree = scratch.path().join("tree");
-        let access = |operation, path: &Path, source| StoreError::Access {
-            operation,
-            path: path.to_owned(),
-            source,
-        };
-        std::fs::create_dir(&tree).map_err(|source| access("create", &tree, source))?;
-        for (path, entry) in listing.iter() {
-            let at = tree.join(path.as_str());
-            match entry {
-                Entry::Directory => std::fs::create_dir(&at),
-                Entry::Symlink { target } => std::os::unix::fs::symlink(target, &at),
-                Entry::File {
-                    digest, executable, ..
-                } => std::fs::hard_link(self.blob_path(*digest, *executable), &at),
-            }
-            .map_err(|source| access("assemble", &at, source))?;
-        }
+        tree: &Path,
+    ) -> Result<ObjectPlan, StoreError> {
+        std::fs::create_dir(tree).map_err(|source| access("create", tree, source))?;
+        self.link_tree(&TreeRoot::open(tree)?, listing, |path, to| {
+            // The pool lost it: one of the objects has it still.
+            let Some(Entry::File { digest, .. }) = listing.get(path) else {
+                return Ok(());
+            };
+            let found = from
+                .iter()
+                .find_map(|object| File::open(self.host_path(object).join(path.as_str())).ok());
+            let mut found = found.ok_or_else(|| {
+                access(
+                    "find the content of",
+                    to,
+                    std::io::ErrorKind::NotFound.into(),
+                )
+            })?;
+            copy_checked(&mut found, to, *digest)
+        })?;
         let mut references = Vec::new();
         for object in from {
             for reference in self.references(object)? {
@@ -95,215 +100,217 @@ impl Store {
         references.sort();
         references.dedup_by(|a, b| a.file == b.file && a.target == b.target);
         let digest = SelfReferences::new(listing.digest(), Vec::new()).digest();
-        let plan = ObjectPlan {
+        Ok(ObjectPlan {
             path: StorePath::new(digest, name.clone()),
             listing: listing.clone(),
             references,
-            tree,
+            tree: tree.to_owned(),
             positions: Vec::new(),
             patches: BTreeMap::new(),
-        };
-        if self.object(&plan.path)?.is_none() {
-            seal_directories(&plan)?;
-            let _exclusive = self.lock_registration()?;
-            self.move_and_record(&plan)?;
-        }
-        Ok(plan.path)
+            sealed: true,
+        })
     }
 
-    /// Seals planned trees, moves them into place and records them.
+    /// Seals planned trees, moves them into place and records them, and with them what
+    /// produced them. All are leased to this process.
     ///
     /// An object that is there already is kept, and the new tree is left where it is.
     ///
     /// # Errors
     /// [`StoreError::Tree`] or [`StoreError::Access`] when the file system refuses,
     /// [`StoreError::Database`] when recording fails; the store stays as it was.
-    pub fn register(&self, plans: &[ObjectPlan]) -> Result<(), StoreError> {
+    pub fn register(
+        &self,
+        plans: &[ObjectPlan],
+        production: Option<&Production<'_>>,
+    ) -> Result<(), StoreError> {
         let mut moving: Vec<&ObjectPlan> = Vec::new();
+        let mut chosen: BTreeSet<&StorePath> = BTreeSet::new();
         for plan in plans {
-            if self.object(&plan.path)?.is_none()
-                && !moving.iter().any(|other| other.path == plan.path)
-            {
-                self.seal(plan)?;
+            if self.object(&plan.path)?.is_none() && chosen.insert(&plan.path) {
+                if !plan.sealed {
+                    self.seal(plan)?;
+                }
                 moving.push(plan);
             }
         }
-        // One object may name another, so that one's row comes first.
-        moving.sort_by_key(|plan| moving_rank(plan, plans));
-        let _exclusive = self.lock_registration()?;
-        for plan in moving {
-            self.move_and_record(plan)?;
-        }
-        Ok(())
-    }
-
-    fn move_and_record(&self, plan: &ObjectPlan) -> Result<(), StoreError> {
-        let target = self.host_path(&plan.path);
-        let known = self.with_database(|connection| {
-            exists(connection, &plan.path).map_err(|source| self.failed(source))
-        })?;
-        if known {
-            return Ok(());
-        }
-        // Nobody else registers now, so a tree without a row is a dead process's.
-        remove_tree(&target)?;
-        std::fs::rename(&plan.tree, &target).map_err(|source| StoreError::Access {
-            operation: "move the object to",
-            path: target.clone(),
-            source,
-        })?;
-        seal::seal_root(&TreeRoot::open(&target)?)?;
-        let encoded = plan.listing.encode();
-        self.with_database(|connection| {
-            let record = |connection: &mut rusqlite::Connection| {
-                let transaction =
-                    connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-                insert(
-                    &transaction,
-                    &NewObject {
-                        path: &plan.path,
-                        tree: &encoded,
-                        listing: &plan.listing,
-                        positions: &plan.positions,
-                        references: &plan.references,
-                        now: super::runs::now(),
-                    },
-                )?;
-                transaction.commit()
-            };
-            record(connection).map_err(|source| self.failed(source))
-        })
-    }
-
-    /// Rewrites, seals and shares everything in a tree but its own directory.
-    fn seal(&self, plan: &ObjectPlan) -> Result<(), StoreError> {
-        let root = TreeRoot::open(&plan.tree)?;
-        seal::unlock_directories(&root, &plan.listing)?;
-        for (path, patches) in &plan.patches {
-            match plan.listing.get(path) {
-                Some(Entry::File { .. }) => seal::patch_file(&root, path, patches)?,
-                Some(Entry::Symlink { target }) => seal::replace_symlink(&root, path, target)?,
-                Some(Entry::Directory) | None => {}
+        crash::point("register: trees sealed");
+        let names: Vec<String> = plans.iter().map(|plan| plan.path.base_name()).collect();
+        let mut changing = self.changing()?;
+        self.lease(&names)?;
+        changing.note(&names)?;
+        crash::point("register: noted");
+        let mut moved = Vec::new();
+        for plan in in_order(&moving) {
+            if self.object(&plan.path)?.is_none() {
+                self.move_into_place(plan)?;
+                crash::point("register: tree moved");
+                moved.push(plan);
             }
         }
-        // Hard links are broken one after the other: the copies share a name.
-        let entries: Vec<(&RelPath, &Entry)> = plan.listing.iter().collect();
-        for (path, entry) in &entries {
-            if let Entry::File { executable, .. } = entry {
-                seal::seal_file(&root, path, *executable)?;
+        self.in_transaction(|transaction| {
+            for plan in &moved {
+                record(transaction, plan)?;
             }
-        }
-        entries
-            .par_iter()
-            .try_for_each(|(path, entry)| match entry {
-                Entry::File {
-                    digest, executable, ..
-                } => self.share(&root, path, *digest, *executable),
-                Entry::Symlink { .. } => Ok(seal::seal_symlink(&root, path)?),
-                Entry::Directory => Ok(()),
-            })?;
-        for (path, entry) in entries.iter().rev() {
-            if matches!(entry, Entry::Directory) {
-                seal::seal_directory(&root, path)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes a sealed file and the pool's copy of the same content one inode.
-    fn share(
-        &self,
-        root: &TreeRoot,
-        path: &RelPath,
-        digest: BlobDigest,
-        executable: bool,
-    ) -> Result<(), StoreError> {
-        let blob = self.blob_path(digest, executable);
-        let failed = |errno: Errno| StoreError::Access {
-            operation: "share the content of",
-            path: root.shown(path),
-            source: errno.into(),
-        };
-        let parent = root.open_parent(path)?;
-        // Several threads may link into one directory at once: the name is the file's own.
-        let temporary = format!(
-            ".kiln-link-{}",
-            blake3::hash(path.as_str().as_bytes()).to_hex()
-        );
-        for _ in 0..8 {
-            match linkat(CWD, &blob, &parent, temporary.as_str(), AtFlags::empty()) {
-                Ok(()) => {
-                    return renameat(&parent, temporary.as_str(), &parent, path.file_name())
-                        // Renaming one link of an inode over another does nothing at all.
-                        .and_then(|()| {
-                            match unlinkat(&parent, temporary.as_str(), AtFlags::empty()) {
-                                Ok(()) | Err(Errno::NOENT) => Ok(()),
-                                Err(errno) => Err(errno),
-                            }
-                        })
-                        .map_err(failed);
+            // An object that was there may have gone between the look and the lock.
+            for plan in plans {
+                if !exists(transaction, &plan.path)? {
+                    return Err(rusqlite::Error::QueryReturnedNoRows);
                 }
-                // The file system's limit of links: this file keeps its own copy.
-                Err(Errno::MLINK) => return Ok(()),
-                Err(Errno::NOENT) => {}
-                Err(errno) => return Err(failed(errno)),
             }
-            if let Some(directory) = blob.parent() {
-                std::fs::create_dir_all(directory).map_err(|source| StoreError::Access {
-                    operation: "create",
-                    path: directory.to_owned(),
-                    source,
-                })?;
-            }
-            match linkat(&parent, path.file_name(), CWD, &blob, AtFlags::empty()) {
-                Ok(()) => return Ok(()),
-                // Another thread or process brought the same content: link to that.
-                Err(Errno::EXIST) => {}
-                Err(errno) => return Err(failed(errno)),
-            }
-        }
-        Ok(())
+            production.map_or(Ok(()), |production| {
+                record_production(transaction, production)
+            })
+        })?;
+        crash::point("register: recorded");
+        changing.done()
     }
 
-    /// Returns where the pool keeps a file's content.
-    pub fn blob_path(&self, digest: BlobDigest, executable: bool) -> PathBuf {
-        let text = digest.to_string();
-        let (shard, _) = text.split_at(2);
-        let suffix = if executable { "x" } else { "" };
-        self.root()
-            .join("blobs")
-            .join(shard)
-            .join(format!("{text}{suffix}"))
+    fn move_into_place(&self, plan: &ObjectPlan) -> Result<(), StoreError> {
+        let target = self.host_path(&plan.path);
+        if std::fs::rename(&plan.tree, &target).is_err() {
+            // Nobody else changes objects now, so a tree without a row is a dead process's.
+            remove_tree(&target)?;
+            std::fs::rename(&plan.tree, &target)
+                .map_err(|source| access("move the object to", &target, source))?;
+        }
+        Ok(seal::seal_root(&TreeRoot::open(&target)?)?)
+    }
+
+    /// Puts a good tree in the place of a damaged one that has the same path.
+    ///
+    /// # Errors
+    /// As [`Store::register`]; [`StoreError::Unknown`] when no such object is recorded.
+    pub fn replace(&self, plan: &ObjectPlan) -> Result<(), StoreError> {
+        if !plan.sealed {
+            self.seal(plan)?;
+        }
+        let aside = self.scratch()?;
+        let mut changing = self.changing()?;
+        if self.object(&plan.path)?.is_none() {
+            return Err(StoreError::Unknown(plan.path.clone()));
+        }
+        changing.note(&[plan.path.base_name()])?;
+        let target = self.host_path(&plan.path);
+        make_movable(&target);
+        match std::fs::rename(&target, aside.path().join("damaged")) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                return Err(access("move the damaged object from", &target, source));
+            }
+            _ => {}
+        }
+        self.move_into_place(plan)?;
+        let encoded = plan.listing.encode();
+        self.in_transaction(|transaction| {
+            transaction
+                .execute(
+                    "INSERT OR REPLACE INTO listings (object, messages)
+                     VALUES ((SELECT id FROM objects WHERE path = ?1), ?2)",
+                    params![plan.path.base_name(), encoded.to_bytes()],
+                )
+                .map(drop)
+        })?;
+        changing.done()
     }
 }
 
-/// Seals what is not a file: files that come from the pool are sealed already.
-fn seal_directories(plan: &ObjectPlan) -> Result<(), StoreError> {
-    let root = TreeRoot::open(&plan.tree)?;
-    let entries: Vec<(&RelPath, &Entry)> = plan.listing.iter().collect();
-    for (path, entry) in entries.iter().rev() {
-        match entry {
-            Entry::Directory => seal::seal_directory(&root, path)?,
-            Entry::Symlink { .. } => seal::seal_symlink(&root, path)?,
-            Entry::File { .. } => {}
-        }
+/// Plans one tree that was not built and so knows no path of its own.
+///
+/// # Errors
+/// As [`plan`].
+pub fn plan_tree(
+    tree: &Path,
+    name: &ObjectName,
+    candidates: &BTreeSet<StorePath>,
+) -> Result<ObjectPlan, StoreError> {
+    let addition = Addition {
+        tree: tree.to_owned(),
+        name: name.clone(),
+        scratch: None,
+    };
+    let mut plans = plan(std::slice::from_ref(&addition), candidates)?;
+    plans.pop().ok_or(StoreError::Malformed {
+        what: "plan",
+        value: String::new(),
+    })
+}
+
+/// Moving a directory needs write permission on it.
+pub(super) fn make_movable(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    // If this fails, so does the move, which says why.
+    drop(std::fs::set_permissions(
+        path,
+        std::fs::Permissions::from_mode(0o700),
+    ));
+}
+
+fn record(transaction: &Transaction<'_>, plan: &ObjectPlan) -> rusqlite::Result<()> {
+    insert(
+        transaction,
+        &NewObject {
+            path: &plan.path,
+            tree: &plan.listing.encode(),
+            listing: &plan.listing,
+            positions: &plan.positions,
+            references: &plan.references,
+            now: super::runs::now(),
+        },
+    )
+}
+
+fn record_production(
+    transaction: &Transaction<'_>,
+    production: &Production<'_>,
+) -> rusqlite::Result<()> {
+    super::facts::insert_action(
+        transaction,
+        production.action,
+        production.name,
+        production.json,
+    )?;
+    for (output, path) in production.outputs {
+        transaction
+            .prepare_cached(
+                "INSERT INTO realisations (action, output, object, origin)
+                 VALUES (?1, ?2, (SELECT id FROM objects WHERE path = ?3), ?4)
+                 ON CONFLICT DO NOTHING",
+            )?
+            .execute(params![
+                production.action.as_bytes(),
+                output.as_str(),
+                path.base_name(),
+                production.origin.as_str()
+            ])?;
+    }
+    for (position, url) in (0_i64..).zip(production.addresses) {
+        transaction
+            .prepare_cached(
+                "INSERT OR REPLACE INTO addresses (action, position, url) VALUES (?1, ?2, ?3)",
+            )?
+            .execute(params![production.action.as_bytes(), position, url])?;
     }
     Ok(())
 }
 
-/// Returns how many of the plans a plan names, directly or not: an order for their rows.
-fn moving_rank(plan: &ObjectPlan, plans: &[ObjectPlan]) -> usize {
-    let mut named: BTreeSet<&StorePath> = BTreeSet::new();
-    let mut pending = vec![plan];
-    while let Some(at) = pending.pop() {
-        for hit in &at.references {
-            if named.insert(&hit.target) {
-                pending.extend(plans.iter().filter(|other| other.path == hit.target));
-            }
+/// Returns plans in an order in which each comes after those that it names.
+fn in_order<'a>(plans: &[&'a ObjectPlan]) -> Vec<&'a ObjectPlan> {
+    let by_path: BTreeMap<&StorePath, &ObjectPlan> =
+        plans.iter().map(|plan| (&plan.path, *plan)).collect();
+    let mut placed: BTreeSet<&StorePath> = BTreeSet::new();
+    let mut order = Vec::new();
+    let mut pending: Vec<(&ObjectPlan, bool)> = plans.iter().rev().map(|p| (*p, false)).collect();
+    while let Some((plan, named_are_placed)) = pending.pop() {
+        if named_are_placed {
+            order.push(plan);
+        } else if placed.insert(&plan.path) {
+            pending.push((plan, true));
+            let named = plan
+                .references
+                .iter()
+                .filter_map(|hit| by_path.get(&hit.target));
+            pending.extend(named.map(|named| (*named, false)));
         }
     }
-    plans
-        .iter()
-        .filter(|other| named.contains(&other.path))
-        .count()
+    order
 }

@@ -5,13 +5,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rusqlite::{OptionalExtension, params};
 
 use super::{Store, StoreError};
-use crate::hash::{ActionDigest, BlobDigest, Sha256Digest};
+use crate::hash::{ActionDigest, BlobDigest, ObjectName, Sha256Digest};
 
 /// One run of a build or test.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BuildRecord {
     /// The action that ran.
     pub action: ActionDigest,
+    /// For which package, as people name it; a test has ` (test)` after it.
+    pub package: String,
     /// When it started.
     pub started: SystemTime,
     /// How long it took.
@@ -79,29 +81,82 @@ fn unmillis(value: i64) -> Duration {
 }
 
 impl Store {
-    /// Records one run of a build or test.
+    /// Records one run of a build or test, and its action.
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub fn record_build(&self, build: &BuildRecord) -> Result<(), StoreError> {
-        self.with_database(|connection| {
-            connection
-                .execute(
-                    "INSERT INTO builds (action, started_at, wall_ms, cpu_ms, peak_memory_bytes, outcome, log)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-                    params![
-                        build.action.as_bytes(),
-                        seconds(build.started),
-                        millis(build.wall),
-                        millis(build.cpu),
-                        i64::try_from(build.peak_memory_bytes).unwrap_or(i64::MAX),
-                        build.outcome,
-                        build.log
-                    ],
-                )
-                .map(|_| ())
-                .map_err(|source| self.failed(source))
+    pub fn record_build(
+        &self,
+        build: &BuildRecord,
+        name: &ObjectName,
+        json: &[u8],
+    ) -> Result<(), StoreError> {
+        self.in_transaction(|transaction| {
+            super::facts::insert_action(transaction, build.action, name, json)?;
+            transaction
+                .prepare_cached(
+                    "INSERT INTO builds (action, package, started_at, wall_ms, cpu_ms,
+                                         peak_memory_bytes, outcome, log)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                )?
+                .execute(params![
+                    build.action.as_bytes(),
+                    build.package,
+                    seconds(build.started),
+                    millis(build.wall),
+                    millis(build.cpu),
+                    i64::try_from(build.peak_memory_bytes).unwrap_or(i64::MAX),
+                    build.outcome,
+                    build.log
+                ])
+                .map(drop)
         })
+    }
+
+    /// Returns how long the last successful run of a package's build took.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn last_duration(&self, package: &str) -> Result<Option<Duration>, StoreError> {
+        let found = self.query(
+            "SELECT wall_ms FROM builds WHERE package = ?1 AND outcome = 'succeeded'
+             ORDER BY id DESC LIMIT 1",
+            [package],
+            |row| row.get(0),
+        )?;
+        Ok(found.first().copied().map(unmillis))
+    }
+
+    /// Returns the last action that was built for a package with success, and is not
+    /// `but`.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn last_action_but(
+        &self,
+        package: &str,
+        but: ActionDigest,
+    ) -> Result<Option<ActionDigest>, StoreError> {
+        let found = self.query(
+            "SELECT action FROM builds WHERE package = ?1 AND outcome = 'succeeded'
+             AND action <> ?2 ORDER BY id DESC LIMIT 1",
+            params![package, but.as_bytes()],
+            |row| row.get(0),
+        )?;
+        Ok(found.first().copied().map(ActionDigest::from_bytes))
+    }
+
+    /// Returns whether a run of an action succeeded.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn has_succeeded(&self, action: ActionDigest) -> Result<bool, StoreError> {
+        let found: Vec<i64> = self.query(
+            "SELECT 1 FROM builds WHERE action = ?1 AND outcome = 'succeeded' LIMIT 1",
+            [action.as_bytes()],
+            |row| row.get(0),
+        )?;
+        Ok(!found.is_empty())
     }
 
     /// Returns the runs of an action, newest first.
@@ -112,7 +167,7 @@ impl Store {
         self.with_database(|connection| {
             connection
                 .prepare_cached(
-                    "SELECT started_at, wall_ms, cpu_ms, peak_memory_bytes, outcome, log FROM builds
+                    "SELECT started_at, wall_ms, cpu_ms, peak_memory_bytes, outcome, log, package FROM builds
                      WHERE action = ?1 ORDER BY id DESC",
                 )
                 .and_then(|mut statement| {
@@ -129,6 +184,7 @@ impl Store {
                                 peak_memory_bytes: u64::try_from(memory).unwrap_or(0),
                                 outcome: row.get(4)?,
                                 log: row.get(5)?,
+                                package: row.get(6)?,
                             })
                         })?
                         .collect()

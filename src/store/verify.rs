@@ -1,13 +1,23 @@
-//! Re-hashing everything: is what lies on disk what was recorded?
+//! Looking at everything again: is what lies on disk what was recorded?
+//!
+//! Each inode of the pool is hashed once, however many objects link to it; in the
+//! objects only files that are not of the pool are read. Other processes may add and
+//! remove objects meanwhile.
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::{ObjectInfo, Store, StoreError};
-use crate::hash::StorePath;
-use crate::listing::{Entry, Listing};
-use crate::tree::{TreeError, TreeRoot, scan};
+use super::pool::{access, copy_checked};
+use super::{ObjectInfo, ObjectPlan, Store, StoreError};
+use crate::hash::object::Position;
+use crate::hash::{BlobDigest, RelPath, StorePath};
+use crate::listing::Entry;
+use crate::tree::scan::{Found, FoundKind, hash_stream, walk};
+use crate::tree::{Hit, TreeError, TreeRoot, remove_tree};
 
 /// Something on disk that is not as recorded.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,8 +30,70 @@ pub struct Damage {
     pub problem: String,
 }
 
+/// What the pool holds.
+#[derive(Debug, Default)]
+pub struct Pool {
+    /// Sound files by inode, sorted.
+    sound: Vec<(u64, BlobDigest)>,
+    /// Files whose content, mode or name is wrong, and what is wrong; sorted.
+    pub damaged: Vec<(PathBuf, String)>,
+    /// Files that no object links to; sorted.
+    pub unused: Vec<PathBuf>,
+}
+
+impl Pool {
+    fn find(&self, inode: u64) -> Option<BlobDigest> {
+        let place = self
+            .sound
+            .binary_search_by_key(&inode, |(inode, _)| *inode)
+            .ok()?;
+        self.sound.get(place).map(|(_, digest)| *digest)
+    }
+}
+
+/// One file of the pool, as it was found.
+enum Blob {
+    Sound(u64, BlobDigest),
+    Damaged(PathBuf, String),
+    Unused(PathBuf),
+}
+
 impl Store {
-    /// Re-hashes objects in parallel and returns every difference, sorted.
+    /// Hashes every file of the pool.
+    ///
+    /// `progress` is called with the bytes of each file.
+    ///
+    /// # Errors
+    /// [`StoreError::Access`] when the pool cannot be read at all.
+    pub fn verify_pool(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<Pool, StoreError> {
+        let shards = entries(&self.root().join("blobs"))?;
+        let files: Vec<PathBuf> = shards
+            .par_iter()
+            .map(|shard| entries(shard))
+            .collect::<Result<Vec<_>, _>>()?
+            .into_iter()
+            .flatten()
+            .collect();
+        let blobs: Vec<Blob> = files
+            .into_par_iter()
+            .flat_map_iter(|path| verify_blob(path, progress))
+            .collect();
+        let mut pool = Pool::default();
+        for blob in blobs {
+            match blob {
+                Blob::Sound(inode, digest) => pool.sound.push((inode, digest)),
+                Blob::Damaged(path, problem) => pool.damaged.push((path, problem)),
+                Blob::Unused(path) => pool.unused.push(path),
+            }
+        }
+        pool.sound.sort_unstable_by_key(|(inode, _)| *inode);
+        pool.damaged.sort();
+        pool.unused.sort();
+        Ok(pool)
+    }
+
+    /// Compares objects with what is recorded, in parallel, and returns every difference,
+    /// sorted.
     ///
     /// `progress` is called after each object.
     ///
@@ -30,16 +102,24 @@ impl Store {
     pub fn verify(
         &self,
         objects: &[ObjectInfo],
-        progress: &(dyn Fn(&ObjectInfo) + Sync),
+        pool: &Pool,
+        progress: &(dyn Fn() + Sync),
     ) -> Result<Vec<Damage>, StoreError> {
         let mut damage: Vec<Damage> = objects
             .par_iter()
             .map(|object| {
-                let found = self.verify_object(object);
-                progress(object);
-                found
+                let mut found = self.verify_object(object, pool)?;
+                // What is being removed meanwhile is not damaged.
+                if !found.is_empty() {
+                    let _looking = self.looking()?;
+                    if self.object(&object.path)?.is_none() {
+                        found.clear();
+                    }
+                }
+                progress();
+                Ok(found)
             })
-            .collect::<Result<Vec<_>, _>>()?
+            .collect::<Result<Vec<_>, StoreError>>()?
             .into_iter()
             .flatten()
             .collect();
@@ -52,135 +132,265 @@ impl Store {
     /// # Errors
     /// [`StoreError::Access`] when the directory cannot be read.
     pub fn unrecorded(&self) -> Result<Vec<String>, StoreError> {
-        let _exclusive = self.lock_registration()?;
+        let _looking = self.looking()?;
         let known: BTreeSet<String> = self
-            .objects()?
+            .query("SELECT path FROM objects", [], |row| row.get(0))?
             .into_iter()
-            .map(|object| object.path.base_name())
             .collect();
-        let directory = self.root().join("store");
-        let failed = |source| StoreError::Access {
-            operation: "read the directory",
-            path: directory.clone(),
-            source,
-        };
-        let mut names = Vec::new();
-        for entry in std::fs::read_dir(&directory).map_err(failed)? {
-            let name = entry
-                .map_err(failed)?
-                .file_name()
-                .to_string_lossy()
-                .into_owned();
-            if !known.contains(&name) {
-                names.push(name);
-            }
-        }
+        let mut names: Vec<String> = entries(&self.root().join("store"))?
+            .iter()
+            .filter_map(|path| path.file_name())
+            .map(|name| name.to_string_lossy().into_owned())
+            .filter(|name| !known.contains(name))
+            .collect();
         names.sort();
         Ok(names)
     }
 
-    fn verify_object(&self, object: &ObjectInfo) -> Result<Vec<Damage>, StoreError> {
-        let recorded = self.listing(&object.path)?;
+    /// Removes entries of the store's directory that no row explains.
+    ///
+    /// # Errors
+    /// [`StoreError`] when one cannot be removed.
+    pub fn remove_unrecorded(&self, names: &[String]) -> Result<(), StoreError> {
+        let _changing = self.changing()?;
+        for name in names {
+            let recorded = match StorePath::from_base_name(name) {
+                Ok(path) => self.object(&path)?.is_some(),
+                Err(_) => false,
+            };
+            if !recorded {
+                remove_tree(&self.root().join("store").join(name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the names of damaged files out of the pool, so that sound ones can come.
+    ///
+    /// # Errors
+    /// [`StoreError::Access`] when one cannot be removed.
+    pub fn remove_blobs(&self, paths: &[PathBuf]) -> Result<(), StoreError> {
+        for path in paths {
+            match std::fs::remove_file(path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(access("remove", path, error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes an object anew from what the pool has, and from what is sound of the damaged
+    /// one. Returns whether all of it was there.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the sound parts cannot be put together.
+    pub fn restore(&self, path: &StorePath) -> Result<bool, StoreError> {
+        let Ok(listing) = self.listing(path) else {
+            return Ok(false);
+        };
+        let old = self.host_path(path);
+        let scratch = self.scratch()?;
+        let tree = scratch.path().join("tree");
+        std::fs::create_dir(&tree).map_err(|source| access("create", &tree, source))?;
+        let linked = self.link_tree(&TreeRoot::open(&tree)?, &listing, |at, to| {
+            let Some(Entry::File { digest, .. }) = listing.get(at) else {
+                return Ok(());
+            };
+            let from = old.join(at.as_str());
+            let mut from = File::open(&from).map_err(|source| access("read", &from, source))?;
+            copy_checked(&mut from, to, *digest)
+        });
+        if linked.is_err() {
+            return Ok(false);
+        }
+        self.replace(&ObjectPlan {
+            path: path.clone(),
+            listing,
+            references: Vec::<Hit>::new(),
+            tree,
+            positions: Vec::<Position>::new(),
+            patches: std::collections::BTreeMap::new(),
+            sealed: true,
+        })?;
+        Ok(true)
+    }
+
+    fn verify_object(&self, object: &ObjectInfo, pool: &Pool) -> Result<Vec<Damage>, StoreError> {
         let damage = |path: String, problem: String| Damage {
             object: object.path.clone(),
             path,
             problem,
         };
-        let found =
-            TreeRoot::open(&self.host_path(&object.path)).and_then(|root| scan::list(&root));
-        match found {
-            Ok(found) => {
-                let mut all: Vec<Damage> = differences(&recorded, &found)
-                    .into_iter()
-                    .map(|(path, problem)| damage(path, problem))
-                    .collect();
-                all.extend(self.wrong_modes(object, &found)?);
-                Ok(all)
+        let whole = |problem: String| Ok(vec![damage(String::new(), problem)]);
+        let recorded = match self.listing(&object.path) {
+            Ok(recorded) => recorded,
+            Err(StoreError::Unknown(_)) => return Ok(Vec::new()),
+            Err(StoreError::Listing { source, .. }) => {
+                return whole(format!("has a damaged listing ({source})"));
             }
-            Err(TreeError::Access { source, path, .. }) => Ok(vec![damage(
-                String::new(),
-                format!("cannot be read ({}: {source})", path.display()),
-            )]),
-            Err(other) => Ok(vec![damage(String::new(), other.to_string())]),
-        }
-    }
-
-    fn wrong_modes(&self, object: &ObjectInfo, found: &Listing) -> Result<Vec<Damage>, StoreError> {
-        use std::os::unix::fs::MetadataExt;
-        let base = self.host_path(&object.path);
-        let mut damage = Vec::new();
-        for (path, entry) in found.iter() {
-            let wanted = match entry {
-                Entry::File {
-                    executable: false, ..
-                } => 0o444,
-                Entry::File {
-                    executable: true, ..
-                }
-                | Entry::Directory => 0o555,
-                Entry::Symlink { .. } => continue,
+            Err(other) => return Err(other),
+        };
+        let host = self.host_path(&object.path);
+        let root = match TreeRoot::open(&host) {
+            Ok(root) => root,
+            Err(TreeError::Access { source, .. })
+                if source.kind() == std::io::ErrorKind::NotFound =>
+            {
+                return whole("is missing".to_owned());
+            }
+            Err(other) => return whole(other.to_string()),
+        };
+        let found = match walk(&root) {
+            Ok(found) => found,
+            Err(TreeError::Access { source, path, .. }) => {
+                return whole(format!("cannot be read ({}: {source})", path.display()));
+            }
+            Err(other) => return whole(other.to_string()),
+        };
+        let mut all = Vec::new();
+        let mut missing: BTreeSet<&RelPath> = recorded.iter().map(|(path, _)| path).collect();
+        for (path, found) in &found {
+            missing.remove(path);
+            let problems = match recorded.get(path) {
+                None => vec!["is not part of the object".to_owned()],
+                Some(entry) => differences(&root, path, entry, found, pool),
             };
-            let at = base.join(path.as_str());
-            let mode = std::fs::symlink_metadata(&at)
-                .map_err(|source| StoreError::Access {
-                    operation: "examine",
-                    path: at,
-                    source,
-                })?
-                .mode()
-                & 0o7777;
-            if mode != wanted {
-                damage.push(Damage {
-                    object: object.path.clone(),
-                    path: path.to_string(),
-                    problem: format!("has mode {mode:04o} instead of {wanted:04o}"),
-                });
-            }
+            let problems = problems.into_iter();
+            all.extend(problems.map(|problem| damage(path.to_string(), problem)));
         }
-        Ok(damage)
+        all.extend(
+            missing
+                .into_iter()
+                .map(|path| damage(path.to_string(), "is missing".to_owned())),
+        );
+        all.extend(wrong_root(&host).map(|problem| damage(String::new(), problem)));
+        Ok(all)
     }
 }
 
-fn differences(recorded: &Listing, found: &Listing) -> Vec<(String, String)> {
-    let mut all = Vec::new();
-    for (path, entry) in recorded.iter() {
-        match found.get(path) {
-            None => all.push((path.to_string(), "is missing".to_owned())),
-            Some(other) if other == entry => {}
-            Some(other) => all.push((path.to_string(), describe(entry, other))),
-        }
-    }
-    for (path, _) in found.iter() {
-        if recorded.get(path).is_none() {
-            all.push((path.to_string(), "is not part of the object".to_owned()));
-        }
-    }
-    all
+fn wrong_root(host: &Path) -> Option<String> {
+    let mode = std::fs::symlink_metadata(host).ok()?.mode() & 0o7777;
+    wrong_mode(mode, 0o555)
 }
 
-fn describe(recorded: &Entry, found: &Entry) -> String {
-    match (recorded, found) {
+fn wrong_mode(mode: u32, wanted: u32) -> Option<String> {
+    (mode != wanted).then(|| format!("has mode {mode:04o} instead of {wanted:04o}"))
+}
+
+/// Returns what is wrong with an entry, in words.
+fn differences(
+    root: &TreeRoot,
+    path: &RelPath,
+    recorded: &Entry,
+    found: &Found,
+    pool: &Pool,
+) -> Vec<String> {
+    match (recorded, &found.kind) {
+        (Entry::Directory, FoundKind::Directory) => {
+            wrong_mode(found.mode, 0o555).into_iter().collect()
+        }
+        (Entry::Symlink { target }, FoundKind::Symlink(other)) if target == other => Vec::new(),
+        (Entry::Symlink { target }, FoundKind::Symlink(other)) => {
+            vec![format!("points to `{other}` instead of `{target}`")]
+        }
         (
             Entry::File {
-                digest, size_bytes, ..
+                digest,
+                size_bytes,
+                executable,
             },
-            Entry::File {
-                digest: other,
-                size_bytes: length,
-                ..
-            },
+            FoundKind::File(length),
         ) => {
-            if size_bytes != length {
-                format!("has {length} bytes instead of {size_bytes}")
-            } else if digest == other {
-                "has lost or gained its executable bit".to_owned()
+            let content = if size_bytes == length {
+                wrong_content(root, path, *digest, found, pool)
             } else {
-                format!("has digest {other} instead of {digest}")
-            }
+                Some(format!("has {length} bytes instead of {size_bytes}"))
+            };
+            // Who writes into a file changes its time as well.
+            let time = (content.is_none() && found.mtime != 1)
+                .then(|| format!("has modification time {} instead of 1", found.mtime));
+            let mode = wrong_mode(found.mode, if *executable { 0o555 } else { 0o444 });
+            content.into_iter().chain(time).chain(mode).collect()
         }
-        (Entry::Symlink { target }, Entry::Symlink { target: other }) => {
-            format!("points to `{other}` instead of `{target}`")
-        }
-        _ => "is of another kind".to_owned(),
+        _ => vec!["is of another kind".to_owned()],
     }
+}
+
+fn wrong_content(
+    root: &TreeRoot,
+    path: &RelPath,
+    digest: BlobDigest,
+    found: &Found,
+    pool: &Pool,
+) -> Option<String> {
+    let actual = match pool.find(found.inode) {
+        Some(actual) => actual,
+        None => match hash_of(root, path) {
+            Ok(actual) => actual,
+            Err(problem) => return Some(problem),
+        },
+    };
+    (actual != digest).then(|| format!("has digest {actual} instead of {digest}"))
+}
+
+fn hash_of(root: &TreeRoot, path: &RelPath) -> Result<BlobDigest, String> {
+    let mut file = root.open_file(path).map_err(|error| error.to_string())?;
+    hash_stream(&mut file, |_| Ok(()))
+        .map(|(digest, _)| digest)
+        .map_err(|error| format!("cannot be read ({error})"))
+}
+
+/// Looks at one file of the pool; one that is gone by now is nothing.
+fn verify_blob(path: PathBuf, progress: &(dyn Fn(u64) + Sync)) -> Vec<Blob> {
+    let name = path
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    let (text, executable) = match name.strip_suffix('x') {
+        Some(text) => (text, true),
+        None => (name.as_str(), false),
+    };
+    let Ok(wanted) = text.parse::<BlobDigest>() else {
+        return vec![Blob::Damaged(
+            path,
+            "is not named after a digest".to_owned(),
+        )];
+    };
+    let mut file = match File::open(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Vec::new(),
+        Err(error) => return vec![Blob::Damaged(path, format!("cannot be read ({error})"))],
+        Ok(file) => file,
+    };
+    let metadata = match file.metadata() {
+        Ok(metadata) if metadata.is_file() => metadata,
+        _ => return vec![Blob::Damaged(path, "is not a file".to_owned())],
+    };
+    let (actual, length) = match hash_stream(&mut file, |_| Ok(())) {
+        Ok(hashed) => hashed,
+        Err(error) => return vec![Blob::Damaged(path, format!("cannot be read ({error})"))],
+    };
+    progress(length);
+    if actual != wanted {
+        return vec![Blob::Damaged(path, format!("has the content of {actual}"))];
+    }
+    let mut blobs = vec![Blob::Sound(metadata.ino(), actual)];
+    let mode = if executable { 0o555 } else { 0o444 };
+    if let Some(problem) = wrong_mode(metadata.mode() & 0o7777, mode) {
+        blobs.push(Blob::Damaged(path.clone(), problem));
+    }
+    if metadata.nlink() == 1 {
+        blobs.push(Blob::Unused(path));
+    }
+    blobs
+}
+
+/// Returns what a directory holds.
+pub(super) fn entries(directory: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let failed = |source| access("read the directory", directory, source);
+    std::fs::read_dir(directory)
+        .map_err(failed)?
+        .map(|entry| entry.map(|entry| entry.path()).map_err(failed))
+        .collect()
 }

@@ -1,5 +1,6 @@
 //! One pass over a tree's bytes: BLAKE3 digests and references together.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::fs::File;
@@ -14,7 +15,7 @@ use crate::hash::directory::MAX_TARGET;
 use crate::hash::{BlobDigest, RelPath, StorePath};
 use crate::listing::{Entry, Listing};
 
-/// Bytes read at once; files of this size and more are hashed on several threads.
+/// Bytes read at once. Larger files are hashed on several threads.
 const BLOCK: usize = 1 << 20;
 
 /// Most that is decompressed of one gzip file while looking for hidden references.
@@ -45,10 +46,27 @@ pub struct Scan {
 /// An entry with its hits; the flag tells those of scratch paths.
 type Scanned = (RelPath, Entry, Vec<(Hit, bool)>);
 
+/// What a walk finds at a path, before any content is read.
 #[derive(Debug)]
-enum Found {
-    File { size_bytes: u64, executable: bool },
+pub struct Found {
+    /// What it is.
+    pub kind: FoundKind,
+    /// Its permission bits.
+    pub mode: u32,
+    /// Its modification time, in whole seconds since 1970.
+    pub mtime: i64,
+    /// Its inode on the tree's file system.
+    pub inode: u64,
+}
+
+/// The kinds of entries that objects have.
+#[derive(Debug)]
+pub enum FoundKind {
+    /// A regular file and its length in bytes.
+    File(u64),
+    /// A directory.
     Directory,
+    /// A symbolic link and its target.
     Symlink(String),
 }
 
@@ -57,10 +75,39 @@ enum Found {
 /// # Errors
 /// [`TreeError`] for whatever an object cannot hold, and when reading fails.
 pub fn scan(root: &TreeRoot, wanted: &Wanted) -> Result<Scan, TreeError> {
+    scan_files(root, wanted, &hash_only)
+}
+
+/// Hashes a file whose blocks go to a sink as well; `true` stands for an executable file.
+pub type FileSink<'a> = dyn Fn(&mut File, bool, &mut dyn FnMut(&[u8])) -> std::io::Result<(BlobDigest, u64)>
+    + Sync
+    + 'a;
+
+fn hash_only(
+    file: &mut File,
+    _executable: bool,
+    search: &mut dyn FnMut(&[u8]),
+) -> std::io::Result<(BlobDigest, u64)> {
+    hash_stream(file, |bytes| {
+        search(bytes);
+        Ok(())
+    })
+}
+
+/// As [`scan`], with the reading of each file left to `read`, which must show every block
+/// to the function that it is given, and return the digest and the length.
+///
+/// # Errors
+/// As [`scan`].
+pub fn scan_files(
+    root: &TreeRoot,
+    wanted: &Wanted,
+    read: &FileSink<'_>,
+) -> Result<Scan, TreeError> {
     let found = walk(root)?;
     let scanned: Vec<Scanned> = found
         .into_par_iter()
-        .map(|(path, found)| scan_entry(root, path, found, wanted))
+        .map(|(path, found)| scan_entry(root, path, found, wanted, read))
         .collect::<Result<_, _>>()?;
     let mut entries = BTreeMap::new();
     let mut result = Scan::default();
@@ -89,7 +136,11 @@ pub fn list(root: &TreeRoot) -> Result<Listing, TreeError> {
     scan(root, &Wanted::default()).map(|scan| scan.listing)
 }
 
-fn walk(root: &TreeRoot) -> Result<Vec<(RelPath, Found)>, TreeError> {
+/// Returns every entry of a tree, in no particular order.
+///
+/// # Errors
+/// [`TreeError`] for whatever an object cannot hold, and when reading fails.
+pub fn walk(root: &TreeRoot) -> Result<Vec<(RelPath, Found)>, TreeError> {
     let mut result = Vec::new();
     let mut pending: Vec<Option<RelPath>> = vec![None];
     while let Some(at) = pending.pop() {
@@ -119,7 +170,7 @@ fn walk(root: &TreeRoot) -> Result<Vec<(RelPath, Found)>, TreeError> {
                 Some(fd) => inspect(root, fd, name, &path)?,
                 None => inspect(root, root.fd(), name, &path)?,
             };
-            if matches!(found, Found::Directory) {
+            if matches!(found.kind, FoundKind::Directory) {
                 pending.push(Some(path.clone()));
             }
             result.push((path, found));
@@ -155,12 +206,9 @@ fn inspect(
             kind,
         })
     };
-    match FileType::from_raw_mode(stat.st_mode) {
-        FileType::RegularFile => Ok(Found::File {
-            size_bytes: u64::try_from(stat.st_size).unwrap_or(0),
-            executable: stat.st_mode & 0o111 != 0,
-        }),
-        FileType::Directory => Ok(Found::Directory),
+    let kind = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => FoundKind::File(u64::try_from(stat.st_size).unwrap_or(0)),
+        FileType::Directory => FoundKind::Directory,
         FileType::Symlink => {
             let target = readlinkat(&directory, name, Vec::new())
                 .map_err(|errno| root.failed("read the link", path, errno))?;
@@ -171,14 +219,20 @@ fn inspect(
                 .ok_or_else(|| TreeError::TargetNotUtf8 {
                     path: path.to_string(),
                 })?;
-            Ok(Found::Symlink(target))
+            FoundKind::Symlink(target)
         }
-        FileType::Socket => refuse("socket"),
-        FileType::Fifo => refuse("FIFO"),
-        FileType::CharacterDevice => refuse("character device"),
-        FileType::BlockDevice => refuse("block device"),
-        FileType::Unknown => refuse("file of unknown type"),
-    }
+        FileType::Socket => return refuse("socket"),
+        FileType::Fifo => return refuse("FIFO"),
+        FileType::CharacterDevice => return refuse("character device"),
+        FileType::BlockDevice => return refuse("block device"),
+        FileType::Unknown => return refuse("file of unknown type"),
+    };
+    Ok(Found {
+        kind,
+        mode: stat.st_mode & 0o7777,
+        mtime: stat.st_mtime,
+        inode: stat.st_ino,
+    })
 }
 
 fn scan_entry(
@@ -186,6 +240,7 @@ fn scan_entry(
     path: RelPath,
     found: Found,
     wanted: &Wanted,
+    read: &FileSink<'_>,
 ) -> Result<Scanned, TreeError> {
     let mut hits = Vec::new();
     let named = path.file_name().as_bytes();
@@ -210,30 +265,33 @@ fn scan_entry(
             is_scratch,
         ));
     };
-    let entry = match found {
-        Found::Directory => Entry::Directory,
-        Found::Symlink(target) => {
+    let entry = match found.kind {
+        FoundKind::Directory => Entry::Directory,
+        FoundKind::Symlink(target) => {
             Scanner::new(wanted).feed(target.as_bytes(), &mut record);
             Entry::Symlink { target }
         }
-        Found::File {
-            size_bytes,
-            executable,
-        } => {
+        FoundKind::File(_) => {
             let mut file = root.open_file(&path)?;
             let failed = |source| TreeError::Access {
                 operation: "read",
                 path: root.shown(&path),
                 source,
             };
-            let (digest, read, gzip) =
-                hash_file(&mut file, size_bytes, wanted, &mut record).map_err(failed)?;
-            if gzip && !wanted.is_empty() {
+            let executable = found.mode & 0o111 != 0;
+            let mut scanner = Scanner::new(wanted);
+            let mut gzip = None;
+            let (digest, size_bytes) = read(&mut file, executable, &mut |bytes| {
+                gzip.get_or_insert(bytes.starts_with(&[0x1f, 0x8b, 8]));
+                scanner.feed(bytes, &mut record);
+            })
+            .map_err(failed)?;
+            if gzip == Some(true) && !wanted.is_empty() {
                 search_compressed(root, &path, wanted, &mut record)?;
             }
             Entry::File {
                 digest,
-                size_bytes: read,
+                size_bytes,
                 executable,
             }
         }
@@ -241,51 +299,66 @@ fn scan_entry(
     Ok((path, entry, hits))
 }
 
+thread_local! {
+    /// A buffer for each thread: a fresh one for every file would have to be zeroed.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Runs with this thread's buffer, whose content is whatever was left there.
+pub fn with_block<T>(run: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+    let mut block = BUFFER.take();
+    let result = run(&mut block);
+    BUFFER.replace(block);
+    result
+}
+
+/// Reads a stream to its end in constant memory, in blocks of [`BLOCK`] bytes of which
+/// only the last is shorter; returns its digest and its length. Blocks of large files are
+/// hashed on all threads.
+///
+/// # Errors
+/// What reading fails with.
 #[expect(
     clippy::indexing_slicing,
     reason = "`filled` never exceeds the block's length"
 )]
-/// Hashes and searches one file in constant memory; returns its digest, its length as
-/// read, and whether it starts as gzip does.
-fn hash_file(
-    file: &mut File,
-    size_bytes: u64,
-    wanted: &Wanted,
-    record: &mut impl FnMut(&StorePath, u64, bool),
-) -> std::io::Result<(BlobDigest, u64, bool)> {
-    let mut hasher = blake3::Hasher::new();
-    let mut scanner = Scanner::new(wanted);
-    let room = usize::try_from(size_bytes.saturating_add(1))
-        .unwrap_or(BLOCK)
-        .clamp(64, BLOCK);
-    let mut block = vec![0; room];
-    let (mut total, mut gzip) = (0_u64, false);
-    loop {
-        let mut filled = 0;
-        while filled < block.len() {
-            match file.read(&mut block[filled..]) {
-                Ok(0) => break,
-                Ok(count) => filled += count,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+pub fn hash_stream(
+    stream: &mut impl Read,
+    mut on_block: impl FnMut(&[u8]) -> std::io::Result<()>,
+) -> std::io::Result<(BlobDigest, u64)> {
+    with_block(|block| {
+        block.resize(BLOCK, 0);
+        let mut hasher = blake3::Hasher::new();
+        let mut total = 0_u64;
+        loop {
+            let mut filled = 0;
+            let read = loop {
+                match stream.read(&mut block[filled..]) {
+                    Ok(0) => break Ok(()),
+                    Ok(count) => filled += count,
+                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                    Err(error) => break Err(error),
+                }
+                if filled == BLOCK {
+                    break Ok(());
+                }
+            };
+            let bytes = &block[..filled];
+            if let Err(error) = read.and_then(|()| on_block(bytes)) {
+                break Err(error);
+            }
+            if filled == BLOCK && total > 0 {
+                hasher.update_rayon(bytes);
+            } else {
+                hasher.update(bytes);
+            }
+            total += filled as u64;
+            if filled < BLOCK {
+                let digest = BlobDigest::from_bytes(*hasher.finalize().as_bytes());
+                break Ok((digest, total));
             }
         }
-        let bytes = &block[..filled];
-        if total == 0 {
-            gzip = bytes.starts_with(&[0x1f, 0x8b, 8]);
-        }
-        if filled == BLOCK {
-            hasher.update_rayon(bytes);
-        } else {
-            hasher.update(bytes);
-        }
-        scanner.feed(bytes, &mut *record);
-        total += filled as u64;
-        if filled < block.len() {
-            let digest = BlobDigest::from_bytes(*hasher.finalize().as_bytes());
-            return Ok((digest, total, gzip));
-        }
-    }
+    })
 }
 
 /// Looks into a gzip file: a reference there counts, a scratch path cannot be rewritten.

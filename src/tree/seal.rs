@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 
 use rustix::fs::{
@@ -40,22 +40,39 @@ pub const TIMES: Timestamps = Timestamps {
     last_modification: MTIME,
 };
 
-/// Gives a file its final mode and time, after breaking hard links.
+/// Gives a file its final mode and time, after breaking hard links. `parent` is the
+/// directory that holds it.
 ///
 /// # Errors
 /// [`TreeError::Access`] with the system's reason.
-pub fn seal_file(root: &TreeRoot, path: &RelPath, executable: bool) -> Result<(), TreeError> {
-    let mut file = root.open_file(path)?;
+pub fn seal_file(
+    root: &TreeRoot,
+    parent: &OwnedFd,
+    path: &RelPath,
+    executable: bool,
+) -> Result<(), TreeError> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = openat(parent, path.file_name(), flags, Mode::empty())
+        .map_err(|errno| root.failed("open", path, errno))?;
+    let mut file = File::from(file);
     let links = file
         .metadata()
         .map_err(|source| access(root, "examine", path, source))?
         .nlink();
     if links > 1 {
-        file = copy_apart(root, path, &mut file)?;
+        file = copy_apart(root, parent, path, &mut file)?;
     }
+    seal_open_file(file.as_fd(), executable).map_err(|errno| root.failed("seal", path, errno))
+}
+
+/// Gives an open file its final mode and time.
+///
+/// # Errors
+/// The system's reason.
+pub fn seal_open_file(file: BorrowedFd<'_>, executable: bool) -> rustix::io::Result<()> {
     let mode = if executable { 0o555 } else { 0o444 };
-    fchmod(&file, Mode::from_raw_mode(mode)).map_err(|errno| root.failed("seal", path, errno))?;
-    futimens(&file, &TIMES).map_err(|errno| root.failed("seal", path, errno))
+    fchmod(file, Mode::from_raw_mode(mode))?;
+    futimens(file, &TIMES)
 }
 
 /// Gives a directory its final mode and time; call it after everything in it is sealed.
@@ -87,9 +104,8 @@ pub fn seal_root(root: &TreeRoot) -> Result<(), TreeError> {
 ///
 /// # Errors
 /// [`TreeError::Access`] with the system's reason.
-pub fn seal_symlink(root: &TreeRoot, path: &RelPath) -> Result<(), TreeError> {
-    let parent = root.open_parent(path)?;
-    utimensat(&parent, path.file_name(), &TIMES, AtFlags::SYMLINK_NOFOLLOW)
+pub fn seal_symlink(root: &TreeRoot, parent: &OwnedFd, path: &RelPath) -> Result<(), TreeError> {
+    utimensat(parent, path.file_name(), &TIMES, AtFlags::SYMLINK_NOFOLLOW)
         .map_err(|errno| root.failed("seal", path, errno))
 }
 
@@ -238,20 +254,26 @@ pub fn replace_symlink(root: &TreeRoot, path: &RelPath, target: &str) -> Result<
         .map_err(|errno| root.failed("rewrite the link", path, errno))
 }
 
-/// Name of a copy that is about to replace a file. No tree may hold it already.
-const COPY_NAME: &str = ".kiln-copy";
-
-fn copy_apart(root: &TreeRoot, path: &RelPath, file: &mut File) -> Result<File, TreeError> {
-    let parent = root.open_parent(path)?;
+fn copy_apart(
+    root: &TreeRoot,
+    parent: &OwnedFd,
+    path: &RelPath,
+    file: &mut File,
+) -> Result<File, TreeError> {
+    // Several threads may copy in one directory at once: the name is the file's own.
+    let name = format!(
+        ".kiln-copy-{}",
+        blake3::hash(path.as_str().as_bytes()).to_hex()
+    );
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let copy = openat(parent.as_fd(), COPY_NAME, flags, Mode::RUSR | Mode::WUSR)
+    let copy = openat(parent, name.as_str(), flags, Mode::RUSR | Mode::WUSR)
         .map_err(|errno| root.failed("copy", path, errno))?;
     let mut copy = File::from(copy);
     file.seek(SeekFrom::Start(0))
         .and_then(|_| std::io::copy(file, &mut copy))
         .and_then(|_| copy.flush())
         .map_err(|source| access(root, "copy", path, source))?;
-    renameat(&parent, COPY_NAME, &parent, path.file_name())
+    renameat(parent, name.as_str(), parent, path.file_name())
         .map_err(|errno| root.failed("copy", path, errno))?;
     Ok(copy)
 }

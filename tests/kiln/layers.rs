@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// The stages in order; the flag tells pure ones.
-const STAGES: [(&str, bool); 16] = [
+const STAGES: [(&str, bool); 17] = [
     ("hash", true),
     ("listing", true),
     ("tree", false),
@@ -14,6 +14,7 @@ const STAGES: [(&str, bool); 16] = [
     ("fetch", false),
     ("closure", true),
     ("store", false),
+    ("gc", false),
     ("plan", true),
     ("build", false),
     ("realise", false),

@@ -1,5 +1,7 @@
 //! `kiln closure`.
 
+use std::collections::BTreeMap;
+
 use serde_json::json;
 
 use crate::cli::hints;
@@ -7,6 +9,7 @@ use crate::cli::progress::bytes;
 use crate::cli::report::{Answer, Failure};
 use crate::cli::session::Session;
 use crate::closure;
+use crate::hash::StorePath;
 
 pub(in crate::cli) fn run(
     session: &Session,
@@ -17,38 +20,37 @@ pub(in crate::cli) fn run(
     let start = session.object(target)?;
     let store = &session.store;
     let found = store
-        .closure([&start])
+        .closure_sizes([&start])
         .map_err(|error| hints::store(&error))?;
-    let size_of = |path| {
-        let info = store.object(path).map_err(|error| hints::store(&error))?;
-        Ok::<u64, Failure>(info.map_or(0, |info| info.size_bytes))
-    };
     if session.output.json {
-        let objects = found
+        let objects: Vec<_> = found
             .iter()
-            .map(|path| Ok(json!({ "path": path.to_string(), "size_bytes": size_of(path)? })))
-            .collect::<Result<Vec<_>, Failure>>()?;
+            .map(|(path, size)| json!({ "path": path.to_string(), "size_bytes": size }))
+            .collect();
         session
             .output
             .document(&json!({ "start": start.to_string(), "objects": objects }));
         return Ok(Answer::Yes);
     }
-    let suffix = |path| -> Result<String, Failure> {
-        Ok(if size {
-            format!("  {}", bytes(size_of(path)?))
+    let suffix = |count: u64| {
+        if size {
+            format!("  {}", bytes(count))
         } else {
             String::new()
-        })
+        }
     };
     if !tree {
-        for path in &found {
-            session.output.line(&format!("{path}{}", suffix(path)?));
-        }
+        session.output.lines(
+            found
+                .iter()
+                .map(|(path, count)| format!("{path}{}", suffix(*count))),
+        );
         return Ok(Answer::Yes);
     }
     let graph = store
-        .reference_graph(&found)
+        .reference_graph(&start)
         .map_err(|error| hints::store(&error))?;
+    let sizes: BTreeMap<StorePath, u64> = found.into_iter().collect();
     for line in closure::tree(&graph, &start) {
         let mut drawn = String::new();
         for (level, more) in line.more.iter().enumerate() {
@@ -64,7 +66,7 @@ pub(in crate::cli) fn run(
         session.output.line(&format!(
             "{drawn}{}{}{again}",
             line.path,
-            suffix(line.path)?
+            suffix(sizes.get(line.path).copied().unwrap_or(0))
         ));
     }
     Ok(Answer::Yes)

@@ -165,6 +165,7 @@ fn prove_step(
     let result = prove(
         &builder,
         action,
+        &step.label,
         &build.limits,
         cores(effort),
         &mut |line| {

@@ -10,11 +10,8 @@ use crate::closure;
 pub(in crate::cli) fn run(session: &Session, from: &str, to: &str) -> Result<Answer, Failure> {
     let (from, to) = (session.object(from)?, session.object(to)?);
     let store = &session.store;
-    let found = store
-        .closure([&from])
-        .map_err(|error| hints::store(&error))?;
     let graph = store
-        .reference_graph(&found)
+        .reference_graph(&from)
         .map_err(|error| hints::store(&error))?;
     let Some(chain) = closure::shortest_path(&graph, &from, &to) else {
         if session.output.json {
@@ -28,15 +25,25 @@ pub(in crate::cli) fn run(session: &Session, from: &str, to: &str) -> Result<Ans
         }
         return Ok(Answer::No);
     };
+    let mut places = Vec::new();
+    for (object, target) in chain.iter().zip(chain.iter().skip(1)) {
+        let references = store
+            .references(object)
+            .map_err(|error| hints::store(&error))?;
+        let place = references
+            .into_iter()
+            .find(|reference| reference.target == **target);
+        places.extend(place.map(|place| (*object, place)));
+    }
     if session.output.json {
-        let steps: Vec<_> = chain
+        let steps: Vec<_> = places
             .iter()
-            .map(|(object, edge)| {
+            .map(|(object, place)| {
                 json!({
                     "object": object.to_string(),
-                    "file": edge.file.as_str(),
-                    "offset": edge.offset,
-                    "target": edge.target.to_string(),
+                    "file": place.file.as_str(),
+                    "offset": place.offset,
+                    "target": place.target.to_string(),
                 })
             })
             .collect();
@@ -44,11 +51,11 @@ pub(in crate::cli) fn run(session: &Session, from: &str, to: &str) -> Result<Ans
         return Ok(Answer::Yes);
     }
     session.output.line(&from.to_string());
-    for (_, edge) in chain {
+    for (_, place) in places {
         session
             .output
-            .line(&format!("  {} at byte {}", edge.file, edge.offset));
-        session.output.line(&format!("-> {}", edge.target));
+            .line(&format!("  {} at byte {}", place.file, place.offset));
+        session.output.line(&format!("-> {}", place.target));
     }
     Ok(Answer::Yes)
 }

@@ -1,0 +1,86 @@
+//! `kiln store export` and `kiln store import`.
+
+use std::fs::File;
+use std::io::{BufReader, BufWriter, IsTerminal as _, Read, Write as _};
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::cli::hints;
+use crate::cli::report::{Answer, Failure, Problem};
+use crate::cli::session::Session;
+
+/// Bytes that are read or written at once.
+const BLOCK: usize = 1 << 18;
+
+pub(super) fn export(
+    session: &Session,
+    targets: &[String],
+    output: Option<&Path>,
+) -> Result<Answer, Failure> {
+    let objects = targets
+        .iter()
+        .map(|target| session.object(target))
+        .collect::<Result<Vec<_>, _>>()?;
+    let count = match output {
+        None if std::io::stdout().is_terminal() => {
+            return Err(Problem::new("the stream is not for a terminal")
+                .hint("name a file with `--output FILE`, or lead it into another program")
+                .into());
+        }
+        None => {
+            let to = BufWriter::with_capacity(BLOCK, std::io::stdout().lock());
+            session.store.export(&objects, to)
+        }
+        Some(path) => {
+            let failed = |error: std::io::Error| {
+                Failure::from(
+                    Problem::new(format!("cannot write `{}`", path.display()))
+                        .because(error.to_string()),
+                )
+            };
+            // Whole or not at all: a stream that broke off must not look like one.
+            let directory = match path.parent() {
+                Some(parent) if !parent.as_os_str().is_empty() => parent,
+                _ => Path::new("."),
+            };
+            let mut file = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
+            let to = BufWriter::with_capacity(BLOCK, file.as_file_mut());
+            let count = session.store.export(&objects, to);
+            if count.is_ok() {
+                file.flush().map_err(failed)?;
+                file.persist(path).map_err(|error| failed(error.error))?;
+            }
+            count
+        }
+    };
+    let count = count.map_err(|error| hints::store(&error))?;
+    session.output.tell(&format!("{count} objects written"));
+    Ok(Answer::Yes)
+}
+
+pub(super) fn import(session: &Session, file: Option<&Path>) -> Result<Answer, Failure> {
+    let from: Box<dyn Read> = match file {
+        None => Box::new(std::io::stdin().lock()),
+        Some(path) => Box::new(File::open(path).map_err(|error| {
+            Failure::from(
+                Problem::new(format!("cannot read `{}`", path.display()))
+                    .because(error.to_string()),
+            )
+        })?),
+    };
+    let added = session
+        .store
+        .import(BufReader::with_capacity(BLOCK, from))
+        .map_err(|error| hints::store(&error))?;
+    if session.output.json {
+        let paths: Vec<String> = added.iter().map(ToString::to_string).collect();
+        session.output.document(&json!({ "added": paths }));
+    } else {
+        session.output.lines(added.iter().map(ToString::to_string));
+        session
+            .output
+            .tell(&format!("{} objects added", added.len()));
+    }
+    Ok(Answer::Yes)
+}

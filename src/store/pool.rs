@@ -1,0 +1,297 @@
+//! The blob pool: one inode for each distinct file, which all objects link to.
+//!
+//! A file gets its final mode and time before it has a name in the pool, so whatever is
+//! there is whole and sealed. Nobody waits for anybody: of two who bring the same
+//! content, one finds the name taken and links to it.
+
+use std::fs::File;
+use std::io::{Read, Write as _};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use rustix::fs::{
+    AtFlags, CWD, Mode, OFlags, RenameFlags, linkat, openat, renameat, renameat_with, unlinkat,
+};
+use rustix::io::Errno;
+
+use super::add::ObjectPlan;
+use super::{Store, StoreError, crash};
+use crate::hash::{BlobDigest, RelPath};
+use crate::listing::{Entry, Listing};
+use crate::tree::{TreeRoot, seal};
+
+/// Files of one directory that one thread handles at once.
+const CHUNK: usize = 128;
+
+impl Store {
+    /// Returns where the pool keeps a file's content.
+    pub fn blob_path(&self, digest: BlobDigest, executable: bool) -> PathBuf {
+        let text = digest.to_string();
+        let (shard, _) = text.split_at(2);
+        let suffix = if executable { "x" } else { "" };
+        self.root()
+            .join("blobs")
+            .join(shard)
+            .join(format!("{text}{suffix}"))
+    }
+
+    /// Rewrites, seals and shares everything in a tree but its own directory.
+    pub(super) fn seal(&self, plan: &ObjectPlan) -> Result<(), StoreError> {
+        let root = TreeRoot::open(&plan.tree)?;
+        seal::unlock_directories(&root, &plan.listing)?;
+        for (path, patches) in &plan.patches {
+            match plan.listing.get(path) {
+                Some(Entry::File { .. }) => seal::patch_file(&root, path, patches)?,
+                Some(Entry::Symlink { target }) => seal::replace_symlink(&root, path, target)?,
+                Some(Entry::Directory) | None => {}
+            }
+        }
+        crash::point("seal: paths rewritten");
+        self.for_each_entry(&root, &plan.listing, |parent, path, entry| match entry {
+            Entry::File {
+                digest, executable, ..
+            } => self.share(&root, parent, path, *digest, *executable),
+            Entry::Symlink { .. } => Ok(seal::seal_symlink(&root, parent, path)?),
+            Entry::Directory => Ok(()),
+        })?;
+        crash::point("seal: files shared");
+        seal_directories(&root, &plan.listing)
+    }
+
+    /// Makes a tree of links to the pool in an empty directory; `missing` brings a file
+    /// whose content the pool does not have.
+    pub(super) fn link_tree(
+        &self,
+        root: &TreeRoot,
+        listing: &Listing,
+        missing: impl Fn(&RelPath, &Path) -> Result<(), StoreError> + Sync,
+    ) -> Result<(), StoreError> {
+        for (path, entry) in listing.iter() {
+            if matches!(entry, Entry::Directory) {
+                let at = root.shown(path);
+                std::fs::create_dir(&at).map_err(|source| access("create", &at, source))?;
+            }
+        }
+        self.for_each_entry(root, listing, |parent, path, entry| match entry {
+            Entry::Directory => Ok(()),
+            Entry::Symlink { target } => {
+                rustix::fs::symlinkat(target.as_str(), parent, path.file_name())
+                    .map_err(|errno| access("make the link", &root.shown(path), errno.into()))?;
+                Ok(seal::seal_symlink(root, parent, path)?)
+            }
+            Entry::File {
+                digest, executable, ..
+            } => {
+                let blob = self.blob_path(*digest, *executable);
+                match linkat(CWD, &blob, parent, path.file_name(), AtFlags::empty()) {
+                    Ok(()) => Ok(()),
+                    Err(Errno::NOENT | Errno::MLINK) => {
+                        missing(path, &root.shown(path))?;
+                        self.share(root, parent, path, *digest, *executable)
+                    }
+                    Err(errno) => Err(access("link", &root.shown(path), errno.into())),
+                }
+            }
+        })?;
+        seal_directories(root, listing)
+    }
+
+    /// Runs over the entries of a tree in parallel, with each one's directory open.
+    fn for_each_entry(
+        &self,
+        root: &TreeRoot,
+        listing: &Listing,
+        run: impl Fn(&OwnedFd, &RelPath, &Entry) -> Result<(), StoreError> + Sync,
+    ) -> Result<(), StoreError> {
+        let mut entries: Vec<(&RelPath, &Entry)> = listing
+            .iter()
+            .filter(|(_, entry)| !matches!(entry, Entry::Directory))
+            .collect();
+        // Of one directory together: a directory's files are not neighbours in a walk.
+        entries.sort_by_key(|(path, _)| path.parent_str());
+        let mut chunks: Vec<&[(&RelPath, &Entry)]> = Vec::new();
+        for same in entries.chunk_by(|(a, _), (b, _)| a.parent_str() == b.parent_str()) {
+            chunks.extend(same.chunks(CHUNK));
+        }
+        chunks.par_iter().try_for_each(|chunk| {
+            let Some((first, _)) = chunk.first() else {
+                return Ok(());
+            };
+            let parent = root.open_parent(first)?;
+            chunk
+                .iter()
+                .try_for_each(|(path, entry)| run(&parent, path, entry))
+        })
+    }
+
+    /// Makes a file the pool's copy of its content, or a link to the one that is there.
+    fn share(
+        &self,
+        root: &TreeRoot,
+        parent: &OwnedFd,
+        path: &RelPath,
+        digest: BlobDigest,
+        executable: bool,
+    ) -> Result<(), StoreError> {
+        let blob = self.blob_path(digest, executable);
+        let failed = |errno: Errno| access("share the content of", &root.shown(path), errno.into());
+        // Several threads may link into one directory at once: the name is the file's own.
+        let temporary = || {
+            let hash = blake3::hash(path.as_str().as_bytes()).to_hex();
+            format!(".kiln-link-{hash}")
+        };
+        for _ in 0..8 {
+            // Most files are new: look before preparing a link.
+            let there = rustix::fs::accessat(
+                CWD,
+                &blob,
+                rustix::fs::Access::EXISTS,
+                AtFlags::SYMLINK_NOFOLLOW,
+            );
+            if there.is_ok() {
+                let temporary = temporary();
+                match linkat(CWD, &blob, parent, temporary.as_str(), AtFlags::empty()) {
+                    Ok(()) => {
+                        renameat(parent, temporary.as_str(), parent, path.file_name())
+                            .map_err(failed)?;
+                        // Renaming one link of an inode over another does nothing at all.
+                        return match unlinkat(parent, temporary.as_str(), AtFlags::empty()) {
+                            Ok(()) | Err(Errno::NOENT) => Ok(()),
+                            Err(errno) => Err(failed(errno)),
+                        };
+                    }
+                    // The file system's limit of links: this file keeps its own copy.
+                    Err(Errno::MLINK) => {
+                        return Ok(seal::seal_file(root, parent, path, executable)?);
+                    }
+                    Err(Errno::NOENT) => {}
+                    Err(errno) => return Err(failed(errno)),
+                }
+            }
+            seal::seal_file(root, parent, path, executable)?;
+            make_shard(&blob)?;
+            match linkat(parent, path.file_name(), CWD, &blob, AtFlags::empty()) {
+                Ok(()) => return Ok(()),
+                // Another thread or process brought the same content: link to that.
+                Err(Errno::EXIST) => {}
+                Err(errno) => return Err(failed(errno)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings content into the pool if it is not there: `write` fills a file that has no
+    /// name there yet.
+    pub(super) fn put(
+        &self,
+        scratch: &Path,
+        digest: BlobDigest,
+        executable: bool,
+        write: impl FnOnce(&mut File) -> std::io::Result<()>,
+    ) -> Result<(), StoreError> {
+        let blob = self.blob_path(digest, executable);
+        if blob.exists() {
+            return Ok(());
+        }
+        let temporary = scratch.join(format!("{digest}-{:?}", std::thread::current().id()));
+        let failed = |source| access("write", &temporary, source);
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = openat(CWD, &temporary, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(|errno| failed(errno.into()))?;
+        let mut file = File::from(file);
+        write(&mut file).map_err(failed)?;
+        drop(file);
+        self.put_file(&temporary, digest, executable)
+    }
+
+    /// Moves a file whose content is known into the pool, or deletes it if that is there.
+    pub(super) fn put_file(
+        &self,
+        from: &Path,
+        digest: BlobDigest,
+        executable: bool,
+    ) -> Result<(), StoreError> {
+        let blob = self.blob_path(digest, executable);
+        let failed = |source| access("move into the pool", from, source);
+        let file = File::open(from).map_err(failed)?;
+        seal::seal_open_file(file.as_fd(), executable).map_err(|errno| failed(errno.into()))?;
+        drop(file);
+        make_shard(&blob)?;
+        match renameat_with(CWD, from, CWD, &blob, RenameFlags::NOREPLACE) {
+            Ok(()) => Ok(()),
+            Err(Errno::EXIST) => std::fs::remove_file(from).map_err(failed),
+            Err(errno) => Err(failed(errno.into())),
+        }
+    }
+
+    /// Removes a file of the pool if no object links to it.
+    pub(super) fn remove_if_unused(&self, blob: &Path) -> Result<(), StoreError> {
+        let unused = std::fs::symlink_metadata(blob).is_ok_and(|found| found.nlink() == 1);
+        if unused {
+            std::fs::remove_file(blob).map_err(|source| access("remove", blob, source))?;
+        }
+        Ok(())
+    }
+}
+
+fn make_shard(blob: &Path) -> Result<(), StoreError> {
+    match blob.parent() {
+        Some(directory) if !directory.exists() => {
+            std::fs::create_dir_all(directory).map_err(|source| access("create", directory, source))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn seal_directories(root: &TreeRoot, listing: &Listing) -> Result<(), StoreError> {
+    let directories: Vec<&RelPath> = listing
+        .iter()
+        .filter(|(_, entry)| matches!(entry, Entry::Directory))
+        .map(|(path, _)| path)
+        .collect();
+    for path in directories.iter().rev() {
+        seal::seal_directory(root, path)?;
+    }
+    Ok(())
+}
+
+/// Copies one file's bytes, which must have a digest, to where a link could not be made.
+pub(super) fn copy_checked(
+    from: &mut impl Read,
+    to: &Path,
+    digest: BlobDigest,
+) -> Result<(), StoreError> {
+    let failed = |source| access("copy to", to, source);
+    let mut file = File::options()
+        .write(true)
+        .create_new(true)
+        .open(to)
+        .map_err(failed)?;
+    let mut hasher = blake3::Hasher::new();
+    let mut block = vec![0; 1 << 18];
+    loop {
+        let count = from.read(&mut block).map_err(failed)?;
+        let bytes = block.get(..count).unwrap_or_default();
+        if bytes.is_empty() {
+            break;
+        }
+        hasher.update(bytes);
+        file.write_all(bytes).map_err(failed)?;
+    }
+    if hasher.finalize().as_bytes() == digest.as_bytes() {
+        return Ok(());
+    }
+    Err(failed(std::io::Error::other(
+        "its content changed while it was read",
+    )))
+}
+
+pub(super) fn access(operation: &'static str, path: &Path, source: std::io::Error) -> StoreError {
+    StoreError::Access {
+        operation,
+        path: path.to_owned(),
+        source,
+    }
+}
