@@ -1,6 +1,6 @@
 //! Getting a file by its hash from one of several addresses.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -8,13 +8,21 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::DefaultConnector;
 
+use super::names::Names;
 use super::{Attempt, FetchError, Mirrors};
 use crate::hash::Sha256Digest;
 
-/// Longest wait for a name, a connection, and the first byte of an answer.
+/// Longest wait for a name, a connection, and the first byte of an answer. Resolvers ask
+/// again when a packet was lost, by default after five seconds (`resolv.conf(5)`).
+const RESOLVE: Duration = Duration::from_secs(8);
 const CONNECT: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(15);
+
+/// How long it waits before it tries once more, times the tries so far.
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// Longest silence in the middle of an answer.
 const SILENCE: Duration = Duration::from_secs(20);
@@ -69,8 +77,8 @@ pub struct Fetched {
 pub struct Fetcher {
     agent: ureq::Agent,
     mirrors: Mirrors,
-    /// Hosts that did not answer: each costs its time-out only once.
-    silent: Mutex<BTreeSet<String>>,
+    /// Hosts by whether they answered: one that never did costs its time-out only once.
+    answered: Mutex<BTreeMap<String, bool>>,
 }
 
 enum Failure {
@@ -86,7 +94,7 @@ impl Fetcher {
     /// Makes one that knows mirrors and, if wanted, goes through a proxy.
     pub fn new(mirrors: Mirrors, proxy: Option<ureq::Proxy>) -> Self {
         let config = ureq::Agent::config_builder()
-            .timeout_resolve(Some(CONNECT))
+            .timeout_resolve(Some(RESOLVE))
             .timeout_connect(Some(CONNECT))
             .timeout_recv_response(Some(ANSWER))
             .timeout_per_read(Some(SILENCE))
@@ -97,9 +105,13 @@ impl Fetcher {
             .proxy(proxy)
             .build();
         Self {
-            agent: config.into(),
+            agent: ureq::Agent::with_parts(
+                config,
+                DefaultConnector::default(),
+                Names::<DefaultResolver>::default(),
+            ),
             mirrors,
-            silent: Mutex::default(),
+            answered: Mutex::default(),
         }
     }
 
@@ -136,13 +148,7 @@ impl Fetcher {
                 format!("`{host}` did not answer before")
             } else {
                 events(Event::Started { url: &url });
-                let first = self.download(&url, directory, events);
-                // A name server or a link that stumbled once gets a second chance.
-                let outcome = match first {
-                    Err(Failure::Unreachable(_)) => self.download(&url, directory, events),
-                    other => other,
-                };
-                match outcome {
+                match self.download_patiently(&url, &host, directory, events) {
                     Ok((actual, size_bytes, path)) if actual == expected => {
                         return Ok(Fetched {
                             path,
@@ -156,7 +162,7 @@ impl Fetcher {
                         format!("gave other bytes, with SHA-256 `{actual}`")
                     }
                     Err(Failure::Unreachable(why)) => {
-                        notable = self.lock_silent().insert(host);
+                        notable = true;
                         why
                     }
                     Err(Failure::Other(why)) => why,
@@ -182,12 +188,40 @@ impl Fetcher {
         })
     }
 
-    fn lock_silent(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
-        self.silent.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_answered(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, bool>> {
+        self.answered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Returns whether a host was asked and never answered.
     fn is_silent(&self, host: &str) -> bool {
-        self.lock_silent().contains(host)
+        self.lock_answered().get(host) == Some(&false)
+    }
+
+    /// Downloads an address; a name server or a link that stumbled gets a second chance,
+    /// and a host that has answered before a third.
+    fn download_patiently(
+        &self,
+        url: &str,
+        host: &str,
+        directory: &Path,
+        events: &dyn Fn(Event<'_>),
+    ) -> Result<(Sha256Digest, u64, PathBuf), Failure> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let why = match self.download(url, directory, events) {
+                Err(Failure::Unreachable(why)) => why,
+                other => {
+                    self.lock_answered().insert(host.to_owned(), true);
+                    return other;
+                }
+            };
+            let answered = *self.lock_answered().entry(host.to_owned()).or_default();
+            if tries >= if answered { 3 } else { 2 } {
+                return Err(Failure::Unreachable(why));
+            }
+            std::thread::sleep(PAUSE * tries);
+        }
     }
 
     /// Downloads an address into a file named after the hash of what came.

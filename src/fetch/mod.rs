@@ -13,6 +13,7 @@ mod decompress;
 pub mod download;
 mod extract;
 pub mod mirrors;
+mod names;
 pub mod unpack;
 pub mod worktree;
 

@@ -39,9 +39,10 @@ pub(super) fn open(root: &Path) -> Result<Connection, StoreError> {
         source,
     };
     // Turning the write-ahead log on does not wait for others who do the same.
-    let _alone = match has_write_ahead_log(&path) {
-        true => None,
-        false => Some(lock::take(root.join("locks").join("database"))?),
+    let _alone = if has_write_ahead_log(&path) {
+        None
+    } else {
+        Some(lock::take(root.join("locks").join("database"))?)
     };
     let mut connection = Connection::open(&path).map_err(failed)?;
     connection.busy_timeout(BUSY).map_err(failed)?;

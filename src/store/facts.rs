@@ -41,6 +41,14 @@ impl Origin {
     }
 }
 
+/// When an object was last used, as far as is noted.
+pub(super) struct Use {
+    /// The object's row.
+    pub id: i64,
+    /// Seconds since 1970.
+    pub used_at: i64,
+}
+
 /// What an action produced, and how.
 pub type Realisation = (BTreeMap<OutputName, StorePath>, Origin);
 
@@ -85,11 +93,11 @@ impl Store {
         Ok(found.map(|(realisation, _)| realisation))
     }
 
-    /// Returns what an action produced, with each object's row and its last noted use.
+    /// Returns what an action produced, with each object's last noted use.
     pub(super) fn realisation_and_uses(
         &self,
         action: ActionDigest,
-    ) -> Result<Option<(Realisation, Vec<(i64, i64)>)>, StoreError> {
+    ) -> Result<Option<(Realisation, Vec<Use>)>, StoreError> {
         let rows: Vec<(String, String, String, i64, i64)> = self.query(
             "SELECT r.output, o.path, r.origin, o.id, o.used_at FROM realisations r
              JOIN objects o ON o.id = r.object WHERE r.action = ?1",
@@ -110,7 +118,7 @@ impl Store {
         for (output, path, word, id, used_at) in rows {
             outputs.insert(output_name(&output)?, StorePath::from_base_name(&path)?);
             origin = Some(Origin::parse(&word)?);
-            uses.push((id, used_at));
+            uses.push(Use { id, used_at });
         }
         Ok(origin.map(|origin| ((outputs, origin), uses)))
     }

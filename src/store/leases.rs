@@ -157,11 +157,12 @@ impl Looking<'_> {
         let Some((realisation, uses)) = self.store.realisation_and_uses(action)? else {
             return Ok(None);
         };
-        for (id, used_at) in uses {
-            if used_at < self.now - USE_GRAIN {
-                self.stale.push(id);
-            }
-        }
+        let old = self.now - USE_GRAIN;
+        self.stale.extend(
+            uses.iter()
+                .filter(|noted| noted.used_at < old)
+                .map(|noted| noted.id),
+        );
         self.found
             .extend(realisation.0.values().map(StorePath::base_name));
         Ok(Some(realisation))

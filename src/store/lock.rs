@@ -45,15 +45,12 @@ impl Store {
         waiting: impl FnOnce(),
     ) -> Result<ActionLock, StoreError> {
         let path = self.lock_path(&action.to_string());
-        loop {
-            let held = open(path.clone())?;
-            if !try_lock(&held, &path)? {
-                waiting();
-                held.lock().map_err(|source| failed(path, source))?;
-                return Ok(ActionLock { _held: held });
-            }
-            return Ok(ActionLock { _held: held });
+        let held = open(path.clone())?;
+        if !try_lock(&held, &path)? {
+            waiting();
+            held.lock().map_err(|source| failed(path, source))?;
         }
+        Ok(ActionLock { _held: held })
     }
 
     /// Returns whether some process realises an action now.

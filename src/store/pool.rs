@@ -49,7 +49,7 @@ impl Store {
             }
         }
         crash::point("seal: paths rewritten");
-        self.for_each_entry(&root, &plan.listing, |parent, path, entry| match entry {
+        for_each_entry(&root, &plan.listing, |parent, path, entry| match entry {
             Entry::File {
                 digest, executable, ..
             } => self.share(&root, parent, path, *digest, *executable),
@@ -74,7 +74,7 @@ impl Store {
                 std::fs::create_dir(&at).map_err(|source| access("create", &at, source))?;
             }
         }
-        self.for_each_entry(root, listing, |parent, path, entry| match entry {
+        for_each_entry(root, listing, |parent, path, entry| match entry {
             Entry::Directory => Ok(()),
             Entry::Symlink { target } => {
                 rustix::fs::symlinkat(target.as_str(), parent, path.file_name())
@@ -96,34 +96,6 @@ impl Store {
             }
         })?;
         seal_directories(root, listing)
-    }
-
-    /// Runs over the entries of a tree in parallel, with each one's directory open.
-    fn for_each_entry(
-        &self,
-        root: &TreeRoot,
-        listing: &Listing,
-        run: impl Fn(&OwnedFd, &RelPath, &Entry) -> Result<(), StoreError> + Sync,
-    ) -> Result<(), StoreError> {
-        let mut entries: Vec<(&RelPath, &Entry)> = listing
-            .iter()
-            .filter(|(_, entry)| !matches!(entry, Entry::Directory))
-            .collect();
-        // Of one directory together: a directory's files are not neighbours in a walk.
-        entries.sort_by_key(|(path, _)| path.parent_str());
-        let mut chunks: Vec<&[(&RelPath, &Entry)]> = Vec::new();
-        for same in entries.chunk_by(|(a, _), (b, _)| a.parent_str() == b.parent_str()) {
-            chunks.extend(same.chunks(CHUNK));
-        }
-        chunks.par_iter().try_for_each(|chunk| {
-            let Some((first, _)) = chunk.first() else {
-                return Ok(());
-            };
-            let parent = root.open_parent(first)?;
-            chunk
-                .iter()
-                .try_for_each(|(path, entry)| run(&parent, path, entry))
-        })
     }
 
     /// Makes a file the pool's copy of its content, or a link to the one that is there.
@@ -225,15 +197,42 @@ impl Store {
             Err(errno) => Err(failed(errno.into())),
         }
     }
+}
 
-    /// Removes a file of the pool if no object links to it.
-    pub(super) fn remove_if_unused(&self, blob: &Path) -> Result<(), StoreError> {
-        let unused = std::fs::symlink_metadata(blob).is_ok_and(|found| found.nlink() == 1);
-        if unused {
-            std::fs::remove_file(blob).map_err(|source| access("remove", blob, source))?;
-        }
-        Ok(())
+/// Runs over the entries of a tree in parallel, with each one's directory open.
+fn for_each_entry(
+    root: &TreeRoot,
+    listing: &Listing,
+    run: impl Fn(&OwnedFd, &RelPath, &Entry) -> Result<(), StoreError> + Sync,
+) -> Result<(), StoreError> {
+    let mut entries: Vec<(&RelPath, &Entry)> = listing
+        .iter()
+        .filter(|(_, entry)| !matches!(entry, Entry::Directory))
+        .collect();
+    // Of one directory together: a directory's files are not neighbours in a walk.
+    entries.sort_by_key(|(path, _)| path.parent_str());
+    let mut chunks: Vec<&[(&RelPath, &Entry)]> = Vec::new();
+    for same in entries.chunk_by(|(a, _), (b, _)| a.parent_str() == b.parent_str()) {
+        chunks.extend(same.chunks(CHUNK));
     }
+    chunks.par_iter().try_for_each(|chunk| {
+        let Some((first, _)) = chunk.first() else {
+            return Ok(());
+        };
+        let parent = root.open_parent(first)?;
+        chunk
+            .iter()
+            .try_for_each(|(path, entry)| run(&parent, path, entry))
+    })
+}
+
+/// Removes a file of the pool if no object links to it.
+pub(super) fn remove_if_unused(blob: &Path) -> Result<(), StoreError> {
+    let unused = std::fs::symlink_metadata(blob).is_ok_and(|found| found.nlink() == 1);
+    if unused {
+        std::fs::remove_file(blob).map_err(|source| access("remove", blob, source))?;
+    }
+    Ok(())
 }
 
 fn make_shard(blob: &Path) -> Result<(), StoreError> {

@@ -23,7 +23,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use super::add::{Addition, plan};
-use super::pool::{access, copy_checked};
+use super::pool::{access, copy_checked, remove_if_unused};
 use super::{ObjectPlan, Scratch, Store, StoreError};
 use crate::hash::{BlobDigest, RelPath, StorePath, TreeDigest};
 use crate::listing::{Entry, Listing};
@@ -345,7 +345,7 @@ impl<R: Read> Import<'_, R> {
             }
         }
         if !there && !seen.contains(&path) {
-            let plan = self.plan(&path, listing, named)?;
+            let plan = self.plan(&path, &listing, &named)?;
             self.plans.push(plan);
         }
         Ok(path)
@@ -420,22 +420,22 @@ impl<R: Read> Import<'_, R> {
     fn plan(
         &self,
         path: &StorePath,
-        listing: Listing,
-        named: BTreeSet<StorePath>,
+        listing: &Listing,
+        named: &BTreeSet<StorePath>,
     ) -> Result<ObjectPlan, StoreError> {
         let tree = self.scratch.path().join(self.plans.len().to_string());
         std::fs::create_dir(&tree).map_err(|source| access("create", &tree, source))?;
         let known = &self.known;
         self.store
-            .link_tree(&TreeRoot::open(&tree)?, &listing, |at, to| {
-                bring_again(known, &listing, at, to)
+            .link_tree(&TreeRoot::open(&tree)?, listing, |at, to| {
+                bring_again(known, listing, at, to)
             })?;
         let addition = Addition {
             tree: tree.clone(),
             name: path.name().clone(),
             scratch: Some(path.clone()),
         };
-        let mut plans = plan(std::slice::from_ref(&addition), &named)?;
+        let mut plans = plan(std::slice::from_ref(&addition), named)?;
         let found = plans.pop().filter(|plan| plan.path == *path);
         let Some(found) = found else {
             return Err(self
@@ -447,7 +447,7 @@ impl<R: Read> Import<'_, R> {
             .iter()
             .map(|hit| hit.target.clone())
             .collect();
-        if targets != named {
+        if targets != *named {
             return Err(self
                 .from
                 .wrong(format!("`{path}` does not name what it is said to name")));
@@ -466,7 +466,7 @@ impl<R: Read> Import<'_, R> {
         }
         crate::tree::remove_tree(self.scratch.path())?;
         for blob in &self.brought {
-            self.store.remove_if_unused(blob)?;
+            remove_if_unused(blob)?;
         }
         Ok(())
     }

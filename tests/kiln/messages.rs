@@ -257,11 +257,16 @@ fn store_of_a_newer_kiln() {
     let world = World::new();
     world.build("tools/good");
     let database = rusqlite::Connection::open(world.store().join("kiln.db")).unwrap();
+    let current: u32 = database
+        .query_row("PRAGMA user_version", [], |row| row.get(0))
+        .unwrap();
     database.pragma_update(None, "user_version", 99).unwrap();
     let run = world.kiln(&["build", "tools/good"]);
     assert_eq!(run.status, 2);
     insta::assert_snapshot!(run.stderr);
-    database.pragma_update(None, "user_version", 1).unwrap();
+    database
+        .pragma_update(None, "user_version", current)
+        .unwrap();
     drop(database);
     world.assert_usable();
 }
