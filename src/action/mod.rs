@@ -20,9 +20,7 @@ mod read;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::{Value, json};
-
-use crate::hash::json::canonical;
+use crate::hash::json::Text;
 use crate::hash::{
     ActionDigest, ObjectDigest, ObjectName, OutputName, RelPath, Sha256Digest, StorePath,
 };
@@ -137,49 +135,45 @@ pub const COMMAND: [&str; 2] = ["/bin/bash", "/kiln/script"];
 
 impl Action {
     /// Returns the canonical JSON: exactly the bytes that are hashed.
-    ///
-    /// # Panics
-    /// Never: the document has no numbers and is at most four levels deep.
     pub fn json(&self) -> Vec<u8> {
-        let mut document = match &self.kind {
-            ActionKind::Fetch { sha256, file } => json!({
-                "kind": "fetch",
-                "sha256": sha256.to_string(),
-                "file": file.as_str(),
-            }),
-            ActionKind::Debian(debian) => json!({
-                "kind": "debian",
-                "packages": texts(&debian.packages),
-                "exclude": texts(&debian.exclude),
-                "links": by_path(&debian.links),
-                "files": by_path(&debian.files),
-            }),
-            ActionKind::Merge { inputs } => json!({ "kind": "merge", "inputs": texts(inputs) }),
+        let mut members = match &self.kind {
+            ActionKind::Fetch { sha256, file } => vec![
+                ("kind", Text::string("fetch")),
+                ("sha256", Text::string(&sha256.to_string())),
+                ("file", Text::string(file.as_str())),
+            ],
+            ActionKind::Debian(debian) => vec![
+                ("kind", Text::string("debian")),
+                ("packages", texts(&debian.packages)),
+                ("exclude", texts(&debian.exclude)),
+                ("links", by_path(&debian.links)),
+                ("files", by_path(&debian.files)),
+            ],
+            ActionKind::Merge { inputs } => {
+                vec![("kind", Text::string("merge")), ("inputs", texts(inputs))]
+            }
             ActionKind::Build {
                 run,
                 outputs,
                 checks,
             } => {
-                let mut document = run_json("build", run);
-                let outputs: BTreeMap<_, _> = outputs
+                let outputs = outputs
                     .iter()
-                    .map(|(name, object)| (name.as_str(), object.as_str()))
-                    .collect();
-                let checks: BTreeMap<_, Vec<&str>> = checks
-                    .iter()
-                    .map(|(name, checks)| {
-                        (name.as_str(), checks.iter().map(|c| c.as_str()).collect())
-                    })
-                    .collect();
-                insert(&mut document, "outputs", json!(outputs));
-                insert(&mut document, "checks", json!(checks));
-                document
+                    .map(|(name, object)| (name.as_str(), Text::string(object.as_str())));
+                let checks = checks.iter().map(|(name, checks)| {
+                    let checks = checks.iter().map(|check| Text::string(check.as_str()));
+                    (name.as_str(), Text::array(checks))
+                });
+                let mut members = run_members("build", run);
+                members.push(("outputs", Text::object(outputs)));
+                members.push(("checks", Text::object(checks)));
+                members
             }
-            ActionKind::Test { run } => run_json("test", run),
+            ActionKind::Test { run } => run_members("test", run),
         };
-        insert(&mut document, "schema", json!(SCHEMA));
-        insert(&mut document, "name", json!(self.name.as_str()));
-        canonical(&document).expect("no numbers, and four levels at most")
+        members.push(("schema", Text::string(SCHEMA)));
+        members.push(("name", Text::string(self.name.as_str())));
+        Text::object(members).into_bytes()
     }
 
     /// Returns the digest of [`Action::json`].
@@ -227,53 +221,52 @@ pub fn scratch_path(
     )
 }
 
-fn texts<'a, T: ToString + 'a>(items: impl IntoIterator<Item = &'a T>) -> Vec<String> {
-    items.into_iter().map(ToString::to_string).collect()
+fn texts<'a, T: ToString + 'a>(items: impl IntoIterator<Item = &'a T>) -> Text {
+    Text::array(
+        items
+            .into_iter()
+            .map(|item| Text::string(&item.to_string())),
+    )
 }
 
-fn by_path(map: &BTreeMap<RelPath, String>) -> BTreeMap<&str, &str> {
-    map.iter()
-        .map(|(path, text)| (path.as_str(), text.as_str()))
-        .collect()
+fn by_path(map: &BTreeMap<RelPath, String>) -> Text {
+    Text::object(
+        map.iter()
+            .map(|(path, text)| (path.as_str(), Text::string(text))),
+    )
 }
 
-fn insert(document: &mut Value, key: &str, value: Value) {
-    if let Value::Object(members) = document {
-        members.insert(key.to_owned(), value);
-    }
-}
-
-fn run_json(kind: &str, run: &Run) -> Value {
-    let inputs: BTreeMap<&str, String> = run
+fn run_members(kind: &str, run: &Run) -> Vec<(&'static str, Text)> {
+    let inputs = run
         .inputs
         .iter()
-        .map(|(name, path)| (name.as_str(), path.to_string()))
-        .collect();
-    let sources: BTreeMap<&str, Value> = run
-        .sources
+        .map(|(name, path)| (name.as_str(), Text::string(&path.to_string())));
+    let sources = run.sources.iter().map(|(at, source)| {
+        let layout = match source.layout {
+            SourceLayout::Unpack => "unpack",
+            SourceLayout::Copy => "copy",
+        };
+        let source = Text::object([
+            ("object", Text::string(&source.object.to_string())),
+            ("layout", Text::string(layout)),
+        ]);
+        (at.as_str(), source)
+    });
+    let environment = run
+        .environment
         .iter()
-        .map(|(at, source)| {
-            let layout = match source.layout {
-                SourceLayout::Unpack => "unpack",
-                SourceLayout::Copy => "copy",
-            };
-            (
-                at.as_str(),
-                json!({ "object": source.object.to_string(), "layout": layout }),
-            )
-        })
-        .collect();
-    json!({
-        "kind": kind,
-        "system": SYSTEM,
-        "command": COMMAND,
-        "root": run.root.to_string(),
-        "inputs": inputs,
-        "sources": sources,
-        "environment": run.environment,
-        "script": run.script,
-        "working-directory": run.working_directory,
-    })
+        .map(|(name, value)| (name.as_str(), Text::string(value)));
+    vec![
+        ("kind", Text::string(kind)),
+        ("system", Text::string(SYSTEM)),
+        ("command", Text::array(COMMAND.map(Text::string))),
+        ("root", Text::string(&run.root.to_string())),
+        ("inputs", Text::object(inputs)),
+        ("sources", Text::object(sources)),
+        ("environment", Text::object(environment)),
+        ("script", Text::string(&run.script)),
+        ("working-directory", Text::string(&run.working_directory)),
+    ]
 }
 
 #[cfg(test)]

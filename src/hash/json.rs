@@ -76,7 +76,7 @@ fn write(value: &Value, out: &mut Vec<u8>, depth: usize) -> Result<(), JsonError
         }
         Value::Object(members) => {
             let mut sorted: Vec<(&String, &Value)> = members.iter().collect();
-            sorted.sort_by(|(a, _), (b, _)| a.encode_utf16().cmp(b.encode_utf16()));
+            sorted.sort_by(|(a, _), (b, _)| utf16_order(a, b));
             out.push(b'{');
             for (index, (name, member)) in sorted.into_iter().enumerate() {
                 if index > 0 {
@@ -94,22 +94,90 @@ fn write(value: &Value, out: &mut Vec<u8>, depth: usize) -> Result<(), JsonError
 
 fn write_string(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
-    for character in text.chars() {
-        match character {
-            '"' => out.extend_from_slice(b"\\\""),
-            '\\' => out.extend_from_slice(b"\\\\"),
-            '\u{8}' => out.extend_from_slice(b"\\b"),
-            '\t' => out.extend_from_slice(b"\\t"),
-            '\n' => out.extend_from_slice(b"\\n"),
-            '\u{c}' => out.extend_from_slice(b"\\f"),
-            '\r' => out.extend_from_slice(b"\\r"),
-            control if control < ' ' => {
-                out.extend_from_slice(format!("\\u{:04x}", u32::from(control)).as_bytes());
-            }
-            other => out.extend_from_slice(other.encode_utf8(&mut [0; 4]).as_bytes()),
+    let mut rest = text.as_bytes();
+    // Everything that is escaped is one byte of ASCII: runs between such bytes go as they are.
+    while let Some(at) = rest
+        .iter()
+        .position(|&b| b < b' ' || b == b'"' || b == b'\\')
+    {
+        let (plain, special) = rest.split_at(at);
+        out.extend_from_slice(plain);
+        let Some((&byte, after)) = special.split_first() else {
+            break;
+        };
+        match byte {
+            b'"' => out.extend_from_slice(b"\\\""),
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            0x08 => out.extend_from_slice(b"\\b"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            0x0c => out.extend_from_slice(b"\\f"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            control => out.extend_from_slice(format!("\\u{control:04x}").as_bytes()),
         }
+        rest = after;
     }
+    out.extend_from_slice(rest);
     out.push(b'"');
+}
+
+/// A document that is written without being a [`Value`] first: texts, lists of texts and
+/// objects, in their canonical bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Text(Vec<u8>);
+
+impl Text {
+    /// Returns a string.
+    pub fn string(text: &str) -> Self {
+        let mut out = Vec::with_capacity(text.len() + 2);
+        write_string(text, &mut out);
+        Self(out)
+    }
+
+    /// Returns an array, in the order given.
+    pub fn array(items: impl IntoIterator<Item = Self>) -> Self {
+        let mut out = vec![b'['];
+        for (index, Self(item)) in items.into_iter().enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            out.extend_from_slice(&item);
+        }
+        out.push(b']');
+        Self(out)
+    }
+
+    /// Returns an object, its members sorted; of two with one name the first counts.
+    pub fn object<'a>(members: impl IntoIterator<Item = (&'a str, Self)>) -> Self {
+        let mut members: Vec<(&str, Self)> = members.into_iter().collect();
+        members.sort_by(|(a, _), (b, _)| utf16_order(a, b));
+        members.dedup_by(|(later, _), (first, _)| later == first);
+        let mut out = vec![b'{'];
+        for (index, (name, Self(member))) in members.into_iter().enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            write_string(name, &mut out);
+            out.push(b':');
+            out.extend_from_slice(&member);
+        }
+        out.push(b'}');
+        Self(out)
+    }
+
+    /// Returns the canonical bytes.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+}
+
+/// Compares by UTF-16 code unit, as RFC 8785 sorts; ASCII needs no decoding for that.
+fn utf16_order(a: &str, b: &str) -> std::cmp::Ordering {
+    if a.is_ascii() && b.is_ascii() {
+        a.cmp(b)
+    } else {
+        a.encode_utf16().cmp(b.encode_utf16())
+    }
 }
 
 #[cfg(test)]
@@ -149,6 +217,25 @@ mod tests {
             text(&json!({"b": [1, -2, true, null], "a": {}})),
             r#"{"a":{},"b":[1,-2,true,null]}"#
         );
+    }
+
+    #[test]
+    fn both_writers_write_the_same() {
+        let names = [
+            "\u{fb33}",
+            "\u{1f600}",
+            "z",
+            "a\n\u{1}\u{7f}\"",
+            "",
+            "\u{e000}",
+        ];
+        let value = json!({ "list": names, "map": names.iter().map(|name| (*name, *name)).collect::<std::collections::BTreeMap<_, _>>() });
+        let texts = || names.iter().map(|name| Text::string(name));
+        let written = Text::object([
+            ("map", Text::object(names.into_iter().zip(texts()))),
+            ("list", Text::array(texts())),
+        ]);
+        assert_eq!(written.into_bytes(), canonical(&value).unwrap());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The steps of a job, in an order in which each finds its inputs done.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::action::{Action, ActionKind, Check, Debian, Run, SourceInput, SourceLayout};
@@ -112,16 +113,28 @@ pub struct TestStep {
 pub struct Graph {
     steps: Vec<Step>,
     builds: BTreeMap<PackageName, StepId>,
+    shared: BTreeMap<Shared, StepId>,
+}
+
+/// What makes two steps the same work, whoever asks for it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Shared {
+    Fetch(ObjectName, RelPath, Sha256Digest, Vec<String>),
+    Merge(ObjectName, Vec<StepId>),
 }
 
 impl Graph {
     /// Appends a step, or returns the equal one that is there.
     pub(super) fn push(&mut self, step: Step) -> StepId {
-        if let Some(index) = self.steps.iter().position(|known| known.same_work(&step)) {
-            return StepId(index);
+        let id = StepId(self.steps.len());
+        if let Some(shared) = step.shared() {
+            match self.shared.entry(shared) {
+                Entry::Occupied(known) => return *known.get(),
+                Entry::Vacant(place) => place.insert(id),
+            };
         }
         self.steps.push(step);
-        StepId(self.steps.len() - 1)
+        id
     }
 
     /// Notes which step gives a package's outputs.
@@ -164,9 +177,17 @@ impl Graph {
 }
 
 impl Step {
-    fn same_work(&self, other: &Self) -> bool {
-        let shareable = matches!(self.kind, StepKind::Fetch { .. } | StepKind::Merge { .. });
-        shareable && self.kind == other.kind && self.name == other.name
+    fn shared(&self) -> Option<Shared> {
+        match &self.kind {
+            StepKind::Fetch { file, sha256, urls } => Some(Shared::Fetch(
+                self.name.clone(),
+                file.clone(),
+                *sha256,
+                urls.clone(),
+            )),
+            StepKind::Merge { inputs } => Some(Shared::Merge(self.name.clone(), inputs.clone())),
+            _ => None,
+        }
     }
 
     /// Returns the steps whose outputs this one needs, sorted.

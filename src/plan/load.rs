@@ -1,7 +1,9 @@
 //! Reading every definition that some packages need.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+use rayon::prelude::*;
 
 use crate::derivation::{
     self, Definition, Diagnostic, Kind, SourceFile, Spanned, nearest, resolve,
@@ -9,7 +11,7 @@ use crate::derivation::{
 use crate::hash::PackageName;
 
 /// Where derivation files come from.
-pub trait Library {
+pub trait Library: Sync {
     /// Returns the file that defines a package, or `None` when there is none.
     ///
     /// # Errors
@@ -81,13 +83,9 @@ impl Definition {
 /// # Errors
 /// [`LoadError`]; diagnostics of all files that could be read come together.
 pub fn load(library: &dyn Library, wanted: &[PackageName]) -> Result<Loaded, LoadError> {
-    let mut loader = Loader {
-        library,
-        loaded: Loaded::default(),
-        problems: Vec::new(),
-    };
+    let read = read_all(library, wanted)?;
     for package in wanted {
-        if !loader.visit(package, &mut Vec::new())? {
+        if matches!(read.get(package), None | Some(Read::Absent)) {
             let names = library.names();
             return Err(LoadError::Unknown {
                 package: package.clone(),
@@ -96,105 +94,185 @@ pub fn load(library: &dyn Library, wanted: &[PackageName]) -> Result<Loaded, Loa
             });
         }
     }
-    if loader.problems.is_empty() {
-        Ok(loader.loaded)
-    } else {
-        Err(LoadError::Diagnostics(loader.problems))
-    }
-}
-
-/// A chain of packages, each with the place where it names the next.
-type Trail = Vec<(PackageName, Option<(Arc<SourceFile>, (usize, usize))>)>;
-
-struct Loader<'a> {
-    library: &'a dyn Library,
-    loaded: Loaded,
-    problems: Vec<Diagnostic>,
-}
-
-/// Longest chain of packages: far above any real one, far below what exhausts a stack.
-const MAX_CHAIN: usize = 500;
-
-impl Loader<'_> {
-    /// Loads one package; `false` when there is none of that name.
-    fn visit(&mut self, package: &PackageName, trail: &mut Trail) -> Result<bool, LoadError> {
-        if self.loaded.definitions.contains_key(package) {
-            return Ok(true);
+    let mut problems = Problems::default();
+    for found in read.values() {
+        if let Read::Broken(all) = found {
+            problems.0.extend(all.iter().cloned());
         }
-        let file = self
-            .library
-            .read(package)
-            .map_err(|why| LoadError::Unreadable {
-                package: package.clone(),
-                why,
-            })?;
-        let Some(file) = file else { return Ok(false) };
-        let definition = match derivation::parse(&file) {
-            Ok(definition) => definition,
-            Err(mut problems) => {
-                self.problems.append(&mut problems);
-                // Its needs are unknown; it must not be reported again for other users.
-                return Ok(true);
-            }
+    }
+    let order = order(library, wanted, &read, &mut problems);
+    if !problems.0.is_empty() {
+        return Err(LoadError::Diagnostics(problems.0));
+    }
+    let definitions = read
+        .into_iter()
+        .filter_map(|(package, found)| match found {
+            Read::Definition(definition, _) => Some((package, *definition)),
+            Read::Broken(_) | Read::Absent => None,
+        })
+        .collect();
+    Ok(Loaded { definitions, order })
+}
+
+/// A package's file, read.
+enum Read {
+    /// What it defines, and what that needs.
+    Definition(Box<Definition>, Vec<Spanned<PackageName>>),
+    /// Its needs are unknown.
+    Broken(Vec<Diagnostic>),
+    /// There is none.
+    Absent,
+}
+
+/// Fewer files than this are not worth waking threads for.
+const FEW: usize = 16;
+
+/// Reads packages, then what they need, and so on; the files of each round in parallel.
+fn read_all(
+    library: &dyn Library,
+    wanted: &[PackageName],
+) -> Result<BTreeMap<PackageName, Read>, LoadError> {
+    let mut read = BTreeMap::new();
+    let mut round: BTreeSet<PackageName> = wanted.iter().cloned().collect();
+    while !round.is_empty() {
+        let names: Vec<PackageName> = round.into_iter().collect();
+        let found: Vec<Result<Read, LoadError>> = if names.len() < FEW {
+            names.iter().map(|name| read_one(library, name)).collect()
+        } else {
+            names
+                .par_iter()
+                .map(|name| read_one(library, name))
+                .collect()
         };
-        for need in definition.needs() {
-            trail.push((package.clone(), Some((Arc::clone(&file), need.span))));
-            self.visit_need(&definition, &need, trail)?;
-            trail.pop();
+        let mut needed = BTreeSet::new();
+        for (name, found) in names.into_iter().zip(found) {
+            let found = found?;
+            if let Read::Definition(_, needs) = &found {
+                needed.extend(needs.iter().map(|need| need.value.clone()));
+            }
+            read.insert(name, found);
         }
-        self.loaded.order.push(package.clone());
-        self.loaded.definitions.insert(package.clone(), definition);
-        Ok(true)
+        round = needed
+            .into_iter()
+            .filter(|name| !read.contains_key(name))
+            .collect();
     }
+    Ok(read)
+}
 
-    fn visit_need(
-        &mut self,
-        definition: &Definition,
-        need: &Spanned<PackageName>,
-        trail: &mut Trail,
-    ) -> Result<(), LoadError> {
-        if let Some(start) = trail.iter().position(|(package, _)| *package == need.value) {
-            let chain: Vec<String> = trail
-                .iter()
-                .skip(start)
-                .map(|(package, _)| package.to_string())
-                .chain([need.value.to_string()])
-                .collect();
-            self.report(
-                definition
-                    .problem(need.range(), "packages need each other in a circle")
-                    .label("this closes the circle")
-                    .because(chain.join(" -> "))
-                    .hint("let one of them go without the other"),
-            );
-            return Ok(());
+fn read_one(library: &dyn Library, package: &PackageName) -> Result<Read, LoadError> {
+    let file = library.read(package).map_err(|why| LoadError::Unreadable {
+        package: package.clone(),
+        why,
+    })?;
+    let Some(file) = file else {
+        return Ok(Read::Absent);
+    };
+    Ok(match derivation::parse(&file) {
+        Ok(definition) => {
+            let needs = definition.needs();
+            Read::Definition(Box::new(definition), needs)
         }
-        if trail.len() > MAX_CHAIN {
-            self.report(definition.problem(need.range(), "the chain of packages is too long"));
-            return Ok(());
-        }
-        if self.visit(&need.value, trail)? {
-            return Ok(());
-        }
-        let names = self.library.names();
-        let problem = definition
-            .problem(
-                need.range(),
-                format!("there is no package `{}`", need.value),
-            )
-            .label("unknown package");
-        self.report(
-            match nearest(need.value.as_str(), names.iter().map(String::as_str)) {
-                Some(near) => problem.hint(format!("did you mean `{near}`?")),
-                None => problem.hint("`kiln show --packages` lists every package"),
-            },
-        );
-        Ok(())
-    }
+        Err(problems) => Read::Broken(problems),
+    })
+}
 
+/// Problems, each once.
+#[derive(Default)]
+struct Problems(Vec<Diagnostic>);
+
+impl Problems {
     fn report(&mut self, problem: Diagnostic) {
-        if !self.problems.contains(&problem) {
-            self.problems.push(problem);
+        if !self.0.contains(&problem) {
+            self.0.push(problem);
         }
+    }
+}
+
+/// A package whose needs are being visited, and how many of them were.
+struct Visit<'a> {
+    package: &'a PackageName,
+    definition: &'a Definition,
+    needs: std::slice::Iter<'a, Spanned<PackageName>>,
+}
+
+/// Returns the packages, each after those it needs; reports circles, and needs that do not
+/// exist.
+fn order(
+    library: &dyn Library,
+    wanted: &[PackageName],
+    read: &BTreeMap<PackageName, Read>,
+    problems: &mut Problems,
+) -> Vec<PackageName> {
+    let mut order = Vec::new();
+    let mut begun: BTreeSet<&PackageName> = BTreeSet::new();
+    let visit = |package| match read.get_key_value(package) {
+        Some((package, Read::Definition(definition, needs))) => Some(Visit {
+            package,
+            definition,
+            needs: needs.iter(),
+        }),
+        _ => None,
+    };
+    for package in wanted {
+        let mut trail: Vec<Visit<'_>> = Vec::new();
+        if begun.insert(package) {
+            trail.extend(visit(package));
+        }
+        // The packages on the trail, for a look-up that does not walk it.
+        let mut open: BTreeSet<&PackageName> = trail.iter().map(|visit| visit.package).collect();
+        while let Some(top) = trail.last_mut() {
+            let Some(need) = top.needs.next() else {
+                open.remove(top.package);
+                order.push(top.package.clone());
+                trail.pop();
+                continue;
+            };
+            let definition = top.definition;
+            if open.contains(&need.value) {
+                problems.report(circle(definition, need, &trail));
+            } else if matches!(read.get(&need.value), None | Some(Read::Absent)) {
+                problems.report(absent(library, definition, need));
+            } else if begun.insert(&need.value)
+                && let Some(next) = visit(&need.value)
+            {
+                open.insert(next.package);
+                trail.push(next);
+            }
+        }
+    }
+    order
+}
+
+fn circle(definition: &Definition, need: &Spanned<PackageName>, trail: &[Visit<'_>]) -> Diagnostic {
+    let chain: Vec<&str> = trail
+        .iter()
+        .map(|visit| visit.package)
+        .skip_while(|package| **package != need.value)
+        .chain([&need.value])
+        .map(PackageName::as_str)
+        .collect();
+    definition
+        .problem(need.range(), "packages need each other in a circle")
+        .label("this closes the circle")
+        .because(chain.join(" -> "))
+        .hint("let one of them go without the other")
+}
+
+fn absent(
+    library: &dyn Library,
+    definition: &Definition,
+    need: &Spanned<PackageName>,
+) -> Diagnostic {
+    let names = library.names();
+    let problem = definition
+        .problem(
+            need.range(),
+            format!("there is no package `{}`", need.value),
+        )
+        .label("unknown package");
+    match nearest(need.value.as_str(), names.iter().map(String::as_str)) {
+        Some(near) => problem.hint(format!("did you mean `{near}`?")),
+        None => problem.hint("`kiln show --packages` lists every package"),
     }
 }
