@@ -16,6 +16,7 @@
 //! | `build` | `checks`, `command`, `environment`, `inputs`, `outputs`, `root`, `script`, `sources`, `system`, `working-directory` |
 //! | `test` | as `build`, without `outputs` and `checks` |
 
+mod changes;
 mod read;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +26,7 @@ use crate::hash::{
     ActionDigest, ObjectDigest, ObjectName, OutputName, RelPath, Sha256Digest, StorePath,
 };
 
+pub use changes::{Change, changes};
 pub use read::ReadError;
 
 /// The schema named in every action; it changes when the meaning of a member does.

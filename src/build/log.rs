@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::BuildError;
 use crate::derivation::PHASE_MARKER;
@@ -92,8 +93,13 @@ impl Log {
 
     /// Takes bytes as the build wrote them.
     pub(super) fn write(&mut self, bytes: &[u8], on_line: &mut dyn FnMut(LogLine<'_>)) {
+        // Whoever follows the build sees what it wrote now, and so does who looks at the
+        // log of a kiln that was killed.
         if self.failure.is_none()
-            && let Err(error) = self.encoder.write_all(bytes)
+            && let Err(error) = self
+                .encoder
+                .write_all(bytes)
+                .and_then(|()| self.encoder.flush())
         {
             self.failure = Some(error);
         }
@@ -152,6 +158,20 @@ impl Log {
 /// # Errors
 /// [`BuildError::Access`] when it cannot be read or written.
 pub fn copy_log(store: &Store, name: &str, to: &mut dyn Write) -> Result<(), BuildError> {
+    follow_log(store, name, to, &|| false)
+}
+
+/// As [`copy_log`], for a log that still grows: where it ends so far, more is waited for
+/// as long as `grows` says so.
+///
+/// # Errors
+/// [`BuildError::Access`] when it cannot be read or written.
+pub fn follow_log(
+    store: &Store,
+    name: &str,
+    to: &mut dyn Write,
+    grows: &dyn Fn() -> bool,
+) -> Result<(), BuildError> {
     let path = store.root().join("logs").join(name);
     let failed = |source| BuildError::Access {
         operation: "read the log",
@@ -159,7 +179,7 @@ pub fn copy_log(store: &Store, name: &str, to: &mut dyn Write) -> Result<(), Bui
         source,
     };
     let mut decoder = File::open(&path)
-        .and_then(zstd::Decoder::new)
+        .and_then(|file| zstd::Decoder::new(Growing { file, grows }))
         .map_err(failed)?;
     let mut block = vec![0; 1 << 16];
     loop {
@@ -172,6 +192,45 @@ pub fn copy_log(store: &Store, name: &str, to: &mut dyn Write) -> Result<(), Bui
             // A build that is still running, or was killed, leaves an unfinished frame.
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(()),
             Err(error) => return Err(failed(error)),
+        }
+    }
+}
+
+/// Returns the newest log file of an action below the store's `logs/`, also of a run that
+/// has not ended.
+pub fn newest_log(store: &Store, action: ActionDigest) -> Option<String> {
+    let text = action.to_string();
+    let (shard, _) = text.split_at(2);
+    let numbers = std::fs::read_dir(store.root().join("logs").join(shard))
+        .ok()?
+        .filter_map(|entry| {
+            let name = entry.ok()?.file_name().into_string().ok()?;
+            let number = name.strip_prefix(&text)?.strip_prefix('-')?;
+            number.strip_suffix(".zst")?.parse::<u32>().ok()
+        });
+    let newest = numbers.max()?;
+    Some(format!("{shard}/{text}-{newest}.zst"))
+}
+
+/// How long it waits before it looks whether a log has grown.
+const GROWTH: Duration = Duration::from_millis(100);
+
+/// A file that somebody else still writes to.
+struct Growing<'a> {
+    file: File,
+    grows: &'a dyn Fn() -> bool,
+}
+
+impl Read for Growing<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        loop {
+            // Asked first: what is written before the end is then read below.
+            let grows = (self.grows)();
+            let count = self.file.read(buffer)?;
+            if count > 0 || !grows {
+                return Ok(count);
+            }
+            std::thread::sleep(GROWTH);
         }
     }
 }

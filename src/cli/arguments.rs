@@ -43,6 +43,10 @@ pub enum Command {
     Log {
         /// A package, an action digest, or a store path
         target: String,
+
+        /// Follow a build that runs, also one of another kiln, until it ends
+        #[arg(short, long)]
+        follow: bool,
     },
     /// Show a package, or the exact bytes that identify its build
     Show(ShowArguments),
@@ -64,6 +68,10 @@ pub enum Command {
         /// A package or a store path
         to: String,
     },
+    /// Compare two objects, closures or images: what was added, removed and changed
+    Diff(DiffArguments),
+    /// Draw what an output needs at run time, or what its build needs
+    Graph(GraphArguments),
     /// Look into the store
     Store {
         /// What to do there.
@@ -226,6 +234,15 @@ pub struct BuildArguments {
     #[arg(required = true, value_name = "PACKAGE")]
     pub packages: Vec<String>,
 
+    /// Make a symbolic link to the output, and keep it from garbage collection as long as
+    /// the link is there
+    #[arg(short, long, value_name = "FILE")]
+    pub link: Option<PathBuf>,
+
+    /// Say of everything that was built what had changed
+    #[arg(long)]
+    pub explain: bool,
+
     /// How much is done at once.
     #[command(flatten)]
     pub effort: Effort,
@@ -262,6 +279,39 @@ pub struct ProveArguments {
     /// How much is done at once.
     #[command(flatten)]
     pub effort: Effort,
+}
+
+/// Arguments of `kiln diff`.
+#[derive(Debug, Args)]
+pub struct DiffArguments {
+    /// A package, a store path, or an image
+    pub old: String,
+
+    /// A package, a store path, or an image
+    pub new: String,
+
+    /// Compare the objects that the two need at run time, not their files
+    #[arg(long)]
+    pub closure: bool,
+}
+
+/// Arguments of `kiln graph`.
+#[derive(Debug, Args)]
+pub struct GraphArguments {
+    /// A package or a store path; with `--build`, a package or an image
+    pub target: String,
+
+    /// Draw the steps of the build, not what is needed at run time
+    #[arg(long)]
+    pub build: bool,
+
+    /// In the language of Graphviz, which is the default
+    #[arg(long, conflicts_with = "svg")]
+    pub dot: bool,
+
+    /// As a picture that every browser shows
+    #[arg(long)]
+    pub svg: bool,
 }
 
 /// Arguments of `kiln show`.

@@ -24,6 +24,15 @@ pub(super) struct Files {
     derivations: Option<PathBuf>,
 }
 
+/// Where a derivation file is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// A file of the project.
+    Project(PathBuf),
+    /// Part of the executable.
+    Executable,
+}
+
 enum Place {
     /// Below the project's directory.
     Project(PathBuf, String),
@@ -35,6 +44,21 @@ impl Files {
     pub(super) fn new(project: Option<&Project>) -> Self {
         Self {
             derivations: project.map(|project| project.derivations.clone()),
+        }
+    }
+
+    /// Returns the project's directory of derivation files.
+    pub(super) fn directory(&self) -> Option<&Path> {
+        self.derivations.as_deref()
+    }
+
+    /// Returns where a package's derivation file is.
+    pub(super) fn origin(&self, package: &PackageName) -> Origin {
+        match self.place(package) {
+            Place::Project(directory, name) => {
+                Origin::Project(directory.join(format!("{name}.toml")))
+            }
+            Place::Standard(_) => Origin::Executable,
         }
     }
 

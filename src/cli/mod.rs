@@ -7,6 +7,8 @@
 pub mod arguments;
 mod command;
 pub mod diagnostic;
+mod evaluation;
+mod explain;
 mod hints;
 mod library;
 mod progress;
@@ -59,12 +61,14 @@ fn dispatch(arguments: &Arguments, output: &Output) -> Result<Answer, Failure> {
         Command::Build(build) => command::build::run(&session, build),
         Command::Image(image) => command::image::run(&session, image),
         Command::Prove(prove) => command::prove::run(&session, prove),
-        Command::Log { target } => command::log::run(&session, target),
+        Command::Log { target, follow } => command::log::run(&session, target, *follow),
         Command::Show(show) => command::show::run(&session, show),
         Command::Closure { target, tree, size } => {
             command::closure::run(&session, target, *tree, *size)
         }
         Command::Why { from, to } => command::why::run(&session, from, to),
+        Command::Diff(diff) => command::diff::run(&session, diff),
+        Command::Graph(graph) => command::graph::run(&session, graph),
         Command::Store { command } => command::store::run(&session, command),
         Command::Completions { .. } | Command::Doctor => Ok(Answer::Yes),
     }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use kiln_sandbox::{Cancel, Launcher};
 
 use super::arguments::{Arguments, Effort};
+use super::evaluation;
 use super::hints;
 use super::library::Files;
 use super::progress::Progress;
@@ -142,7 +143,14 @@ impl Session {
         match self.target(text)? {
             Target::Object(path) => Ok(path),
             Target::Package(name) => {
-                let loaded = self.load(std::slice::from_ref(&name))?;
+                let names = std::slice::from_ref(&name);
+                if let Some(known) = evaluation::recall(&self.store, &self.files, names)
+                    && let Some(package) = known.get(&name)
+                    && let Some(path) = package.outputs.values().next()
+                {
+                    return Ok(path.clone());
+                }
+                let loaded = self.load(names)?;
                 let graph = graph(&loaded)?;
                 self.known_output(&graph, &name)?
                     .ok_or_else(|| not_built(&name))

@@ -2,6 +2,8 @@
 //!
 //! In: a reference graph (`store` reads it). Out: shortest paths, trees, sizes. Pure.
 
+pub mod drawing;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::hash::{RelPath, StorePath};

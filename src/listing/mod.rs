@@ -5,6 +5,7 @@
 //! iterates in the order of a sorted walk. This stage is pure; `tree` makes listings from
 //! disks, `image` and `policy` read them.
 
+pub mod compare;
 pub mod facts;
 
 use std::collections::BTreeMap;

@@ -14,6 +14,7 @@
 //!   logs/<2>/<action>-<n>.zst
 //!   downloads/<sha256>       fetched bytes, also those whose hash was not the wanted one
 //!   images/                  layer cache and image layouts
+//!   evaluations/             what requests gave last time; can be deleted at any time
 //!   leases/                  one file for each process that uses objects: their names
 //!   locks/                   one file for each action that is being realised, and others
 //!   tmp/<random>/            work in progress, private; removed when its owner is gone
@@ -225,6 +226,19 @@ impl Store {
     /// Returns the directory of layers and image layouts.
     pub fn images(&self) -> PathBuf {
         self.root.join("images")
+    }
+
+    /// Returns the directory of remembered evaluations; whatever is in it may be deleted.
+    pub fn evaluations(&self) -> PathBuf {
+        self.root.join("evaluations")
+    }
+
+    /// Forgets every remembered evaluation.
+    ///
+    /// # Errors
+    /// [`StoreError::Tree`] when a file cannot be deleted.
+    pub fn forget_evaluations(&self) -> Result<(), StoreError> {
+        Ok(crate::tree::remove_tree(&self.evaluations())?)
     }
 
     /// Makes a private directory on the store's file system, removed when dropped.

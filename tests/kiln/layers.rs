@@ -114,7 +114,10 @@ fn only_the_build_stage_runs_the_sandbox_and_only_the_store_speaks_sql() {
             if stage != "build" && stage != "cli" {
                 assert!(!code.contains(".launcher.run("), "{path} runs the sandbox");
             }
-            assert!(!code.contains("bincode"), "{path} uses bincode");
+            // Bytes that never leave this machine; the sandbox has the other ones.
+            if !path.ends_with("cli/evaluation.rs") {
+                assert!(!code.contains("bincode::"), "{path} uses bincode");
+            }
         }
     }
 }

@@ -8,10 +8,12 @@
 )]
 
 mod build;
+mod evaluation;
 mod golden;
 mod image;
 mod layers;
 mod messages;
+mod questions;
 mod reproduce;
 mod store;
 mod world;

@@ -1,10 +1,21 @@
 //! `kiln build`.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
 use serde_json::json;
 
 use crate::cli::arguments::BuildArguments;
-use crate::cli::report::{Answer, Failure};
+use crate::cli::evaluation::{self, Known, KnownPackage};
+use crate::cli::explain::Explainer;
+use crate::cli::hints;
+use crate::cli::report::{Answer, Failure, Problem};
 use crate::cli::session::{Session, graph, package};
+use crate::hash::{OutputName, PackageName, StorePath};
+use crate::plan::StepKind;
+
+/// Why each package was built that was built in this run.
+type Causes = BTreeMap<PackageName, BTreeSet<String>>;
 
 pub(in crate::cli) fn run(
     session: &Session,
@@ -15,32 +26,148 @@ pub(in crate::cli) fn run(
         .iter()
         .map(|name| package(name))
         .collect::<Result<Vec<_>, _>>()?;
+    if let Some(known) = evaluation::recall(&session.store, &session.files, &names) {
+        return deliver(session, arguments, &names, &known, &Causes::new());
+    }
     let loaded = session.load(&names)?;
     let graph = graph(&loaded)?;
+    if let Some(name) = names.iter().find(|name| graph.package(name).is_none()) {
+        return Err(gives_nothing(name));
+    }
     let realised = session.realise(&loaded, &graph, &arguments.effort)?;
+    let known: Known = names
+        .iter()
+        .filter_map(|name| {
+            let step = graph.package(name)?;
+            let package = KnownPackage {
+                action: realised.action_digest(step)?,
+                outputs: realised.outputs(step)?.clone(),
+            };
+            Some((name.clone(), package))
+        })
+        .collect();
+    let mut causes = Causes::new();
+    let mut explainer = Explainer::new(&session.store);
+    for id in &realised.performed {
+        if let Some(step) = graph.step(*id)
+            && matches!(step.kind, StepKind::Build(_))
+            && let Some(action) = realised.action(*id)
+        {
+            let why = if arguments.explain {
+                explainer.causes(&step.label, action)?
+            } else {
+                BTreeSet::new()
+            };
+            causes.insert(step.package.clone(), why);
+        }
+    }
+    let (store, files) = (&session.store, &session.files);
+    evaluation::remember(store, files, &names, &loaded, &graph, &realised);
+    deliver(session, arguments, &names, &known, &causes)
+}
+
+fn gives_nothing(name: &PackageName) -> Failure {
+    Problem::new(format!("`{name}` gives no outputs"))
+        .because("its file has neither a `[build]` nor a `[debian]` table")
+        .hint("`kiln image` builds images")
+        .into()
+}
+
+/// Makes the links and prints the results.
+fn deliver(
+    session: &Session,
+    arguments: &BuildArguments,
+    names: &[PackageName],
+    known: &Known,
+    causes: &Causes,
+) -> Result<Answer, Failure> {
     let mut documents = Vec::new();
-    for name in &names {
-        let Some(step) = graph.package(name) else {
+    let mut lines = Vec::new();
+    for (number, name) in (1..).zip(names) {
+        let Some(package) = known.get(name) else {
             continue;
         };
-        for (output, path) in realised.outputs(step).into_iter().flatten() {
+        for (output, path) in &package.outputs {
             let host = session.store.host_path(path);
+            let link = match &arguments.link {
+                Some(link) => Some(make_link(session, link, number, output, path)?),
+                None => None,
+            };
             if session.output.json {
                 documents.push(json!({
                     "package": name.as_str(),
                     "output": output.as_str(),
                     "path": path.to_string(),
                     "host": host.to_string_lossy(),
-                    "action": realised.action_digest(step).map(|digest| digest.to_string()),
-                    "built": realised.performed.contains(&step),
+                    "action": package.action.to_string(),
+                    "built": causes.contains_key(name),
+                    "link": link.as_deref().map(Path::to_string_lossy),
                 }));
-            } else {
-                session.output.line(&host.to_string_lossy());
             }
+            lines.push(host.to_string_lossy().into_owned());
         }
     }
     if session.output.json {
-        session.output.document(&json!({ "outputs": documents }));
+        let mut document = json!({ "outputs": documents });
+        if arguments.explain
+            && let Some(members) = document.as_object_mut()
+        {
+            members.insert("built".to_owned(), json!(explained(causes)));
+        }
+        session.output.document(&document);
+        return Ok(Answer::Yes);
     }
+    if arguments.explain {
+        tell(session, causes);
+    }
+    session.output.lines(lines);
     Ok(Answer::Yes)
+}
+
+fn explained(causes: &Causes) -> BTreeMap<&str, Vec<&str>> {
+    causes
+        .iter()
+        .map(|(package, why)| (package.as_str(), why.iter().map(String::as_str).collect()))
+        .collect()
+}
+
+fn tell(session: &Session, causes: &Causes) {
+    if causes.is_empty() {
+        session
+            .output
+            .tell("nothing was built: everything was there");
+    }
+    for (package, why) in explained(causes) {
+        session.output.tell(&format!("built {package} because"));
+        for cause in why {
+            session.output.tell(&format!("  {cause}"));
+        }
+    }
+}
+
+/// Links an output where the user wants it: `FILE` for the first package's `out`,
+/// `FILE-2` for the second's, `FILE-dev` for another output.
+fn make_link(
+    session: &Session,
+    link: &Path,
+    number: usize,
+    output: &OutputName,
+    path: &StorePath,
+) -> Result<PathBuf, Failure> {
+    let mut name = link.as_os_str().to_owned();
+    if number > 1 {
+        name.push(format!("-{number}"));
+    }
+    if output.as_str() != "out" {
+        name.push(format!("-{output}"));
+    }
+    let link = std::path::absolute(&name).map_err(|error| {
+        Problem::new(format!("`{}` is no name for a link", link.display()))
+            .because(error.to_string())
+    })?;
+    session
+        .store
+        .link(&link, path)
+        .map_err(|error| hints::store(&error))?;
+    Ok(link)
 }

@@ -15,8 +15,8 @@ use crate::derivation::{Definition, Image as Declared, Kind, resolve};
 use crate::hash::{BlobDigest, PackageName, StorePath};
 use crate::image::archive::Format;
 use crate::image::{Image, archive, assemble, layout};
-use crate::listing::Entry;
 use crate::listing::facts::ContentFacts;
+use crate::listing::{Entry, Listing};
 use crate::plan::{Graph, Loaded, StepKind};
 use crate::policy::{Subject, Verdict, evaluate};
 use crate::projection::{Content, Projection, project};
@@ -134,6 +134,33 @@ struct Made {
     image: Image,
     verdict: Verdict,
     policy: PackageName,
+}
+
+/// Returns the files of an image by name, or `None` if no image is named so. Everything
+/// that it holds must have been built.
+pub(super) fn listing(session: &Session, target: &str) -> Result<Option<Listing>, Failure> {
+    let Ok(name) = package(target) else {
+        return Ok(None);
+    };
+    let Ok(loaded) = session.load(std::slice::from_ref(&name)) else {
+        return Ok(None);
+    };
+    let Ok((definition, image)) = declared(&loaded, &name) else {
+        return Ok(None);
+    };
+    let graph = graph(&loaded)?;
+    let realised = session.known(&graph)?;
+    let contents = contents(session, &graph, &realised, definition, image)?;
+    let projection = project(&contents, &image.writable)
+        .map_err(|error| hints::projection(&error, definition))?;
+    let entries = projection
+        .entries
+        .into_iter()
+        .map(|(path, placed)| (path, placed.entry))
+        .collect();
+    Listing::new(entries)
+        .map(Some)
+        .map_err(|error| Problem::from_error(&error).into())
 }
 
 fn make(

@@ -3,7 +3,9 @@
 pub(super) mod build;
 pub(super) mod closure;
 pub(super) mod completions;
+pub(super) mod diff;
 pub(super) mod doctor;
+pub(super) mod graph;
 pub(super) mod image;
 pub(super) mod log;
 pub(super) mod prove;

@@ -38,6 +38,8 @@ pub(super) fn run(session: &Session, arguments: &GcArguments) -> Result<Answer, 
     })
     .map_err(failed)?;
     bar.finish_and_clear();
+    // None of them holds any more once something was removed.
+    store.forget_evaluations().map_err(failed)?;
     if session.output.json {
         session.output.document(&json!({
             "objects": swept.objects,
