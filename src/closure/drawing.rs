@@ -196,7 +196,15 @@ mod tests {
     #[test]
     fn names_are_quoted_in_both_languages() {
         let drawing = drawing(&[(0, 1)]);
-        insta::assert_snapshot!(drawing.dot());
+        insta::assert_snapshot!(drawing.dot(), @r#"
+        digraph kiln {
+          rankdir=LR;
+          node [shape=box, style=rounded, fontname="sans-serif"];
+          n0 [label="<0>\n1 \"KiB\""];
+          n1 [label="<1>\n1 \"KiB\""];
+          n0 -> n1;
+        }
+        "#);
         let svg = drawing.svg();
         assert!(svg.contains("&lt;0&gt;") && !svg.contains("<0>"), "{svg}");
         assert_eq!(svg.matches("<path").count(), 1);
