@@ -243,6 +243,10 @@ pub struct BuildArguments {
     #[arg(long)]
     pub explain: bool,
 
+    /// Only say what would be fetched and built
+    #[arg(short = 'n', long, conflicts_with_all = ["explain", "link"])]
+    pub dry_run: bool,
+
     /// How much is done at once.
     #[command(flatten)]
     pub effort: Effort,

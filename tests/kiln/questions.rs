@@ -78,6 +78,33 @@ fn an_explanation_names_the_root_cause_and_not_what_followed_from_it() {
 }
 
 #[test]
+fn a_dry_run_says_what_is_missing_and_does_nothing() {
+    let world = World::new();
+    world.user_of_good("tools/user", "echo \"$good\" > \"$out/x\"");
+    let all = world.kiln(&["build", "--dry-run", "tools/user"]);
+    insta::assert_snapshot!(all.stdout, @"
+    fetch host.deb
+    unpack seed/host
+    build tools/good
+    build tools/user
+    ");
+    assert!(
+        !world
+            .store()
+            .join("downloads")
+            .read_dir()
+            .unwrap()
+            .any(|_| true)
+    );
+    world.build("tools/good");
+    let rest = world.kiln(&["build", "-n", "tools/user"]);
+    assert_eq!(rest.stdout, "build tools/user\n", "{rest:?}");
+    world.build("tools/user");
+    let none = world.kiln(&["build", "-n", "--json", "tools/user"]);
+    assert_eq!(none.stdout, "{\n  \"missing\": []\n}\n", "{none:?}");
+}
+
+#[test]
 fn a_changed_seed_is_named_and_not_everything_that_it_rebuilds() {
     let world = World::new();
     world.build("tools/good");

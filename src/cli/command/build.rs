@@ -12,7 +12,7 @@ use crate::cli::hints;
 use crate::cli::report::{Answer, Failure, Problem};
 use crate::cli::session::{Session, graph, package};
 use crate::hash::{OutputName, PackageName, StorePath};
-use crate::plan::StepKind;
+use crate::plan::{Graph, Step, StepKind};
 
 /// Why each package was built that was built in this run.
 type Causes = BTreeMap<PackageName, BTreeSet<String>>;
@@ -27,12 +27,18 @@ pub(in crate::cli) fn run(
         .map(|name| package(name))
         .collect::<Result<Vec<_>, _>>()?;
     if let Some(known) = evaluation::recall(&session.store, &session.files, &names) {
+        if arguments.dry_run {
+            return Ok(tell_missing(session, &[]));
+        }
         return deliver(session, arguments, &names, &known, &Causes::new());
     }
     let loaded = session.load(&names)?;
     let graph = graph(&loaded)?;
     if let Some(name) = names.iter().find(|name| graph.package(name).is_none()) {
         return Err(gives_nothing(name));
+    }
+    if arguments.dry_run {
+        return foretell(session, &graph);
     }
     let realised = session.realise(&loaded, &graph, &arguments.effort)?;
     let known: Known = names
@@ -64,6 +70,48 @@ pub(in crate::cli) fn run(
     let (store, files) = (&session.store, &session.files);
     evaluation::remember(store, files, &names, &loaded, &graph, &realised);
     deliver(session, arguments, &names, &known, &causes)
+}
+
+/// Says what is not there. A step is listed also where an input may turn out the same, so
+/// that it need not be done after all.
+fn foretell(session: &Session, graph: &Graph) -> Result<Answer, Failure> {
+    let known = session.known(graph)?;
+    let missing: Vec<(&str, &str)> = graph
+        .steps()
+        .filter(|(id, _)| known.outputs(*id).is_none())
+        .map(|(_, step)| (doing(step), step.label.as_str()))
+        .collect();
+    Ok(tell_missing(session, &missing))
+}
+
+fn doing(step: &Step) -> &'static str {
+    match step.kind {
+        StepKind::Fetch { .. } => "fetch",
+        StepKind::Tree { .. } => "read",
+        StepKind::Debian { .. } => "unpack",
+        StepKind::Merge { .. } => "merge",
+        StepKind::Build(_) => "build",
+        StepKind::Test(_) => "test",
+    }
+}
+
+fn tell_missing(session: &Session, missing: &[(&str, &str)]) -> Answer {
+    if session.output.json {
+        let steps: Vec<_> = missing
+            .iter()
+            .map(|(doing, label)| json!({ "do": doing, "what": label }))
+            .collect();
+        session.output.document(&json!({ "missing": steps }));
+    } else {
+        let lines = missing
+            .iter()
+            .map(|(doing, label)| format!("{doing} {label}"));
+        session.output.lines(lines);
+        session
+            .output
+            .tell(&format!("{} steps to do", missing.len()));
+    }
+    Answer::Yes
 }
 
 fn gives_nothing(name: &PackageName) -> Failure {
