@@ -2,7 +2,7 @@
 
 use crate::launch::{Cancel, Launcher, SandboxError};
 use crate::outcome::End;
-use crate::request::{Access, Limits, Node, SandboxRequest};
+use crate::request::{Access, Node, SandboxRequest};
 
 /// Something that sandboxes need of the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,22 +61,10 @@ fn whole_sandbox(launcher: &Launcher) -> FeatureState {
             _ => {}
         }
     }
-    let request = SandboxRequest {
-        nodes,
-        command: vec!["/bin/sh".to_owned(), "-c".to_owned(), "exit 0".to_owned()],
-        environment: std::collections::BTreeMap::new(),
-        working_directory: "/".to_owned(),
-        host_name: "localhost".to_owned(),
-        uid: 1000,
-        gid: 100,
-        umask: 0o022,
-        cores: None,
-        aslr: false,
-        limits: Limits {
-            wall: Some(std::time::Duration::from_secs(10)),
-            ..Limits::default()
-        },
-    };
+    let command = ["/bin/sh", "-c", "exit 0"].map(str::to_owned);
+    let mut request = SandboxRequest::new(command.to_vec());
+    request.nodes = nodes;
+    request.limits.wall = Some(std::time::Duration::from_secs(10));
     let cancel = match Cancel::new() {
         Ok(cancel) => cancel,
         Err(error) => return missing(error.to_string(), "raise the limit of open files"),

@@ -170,6 +170,24 @@ fn below(path: &str, above: &str) -> bool {
 }
 
 impl SandboxRequest {
+    /// Returns a request for a program in an empty world: no nodes, no variables, no
+    /// limits, and else what every build observes.
+    pub fn new(command: Vec<String>) -> Self {
+        Self {
+            nodes: Vec::new(),
+            command,
+            environment: BTreeMap::new(),
+            working_directory: "/".to_owned(),
+            host_name: "localhost".to_owned(),
+            uid: 1000,
+            gid: 100,
+            umask: 0o022,
+            cores: None,
+            aslr: false,
+            limits: Limits::default(),
+        }
+    }
+
     /// Refuses what cannot be done, before anything is created.
     ///
     /// # Errors

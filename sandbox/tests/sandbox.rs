@@ -10,8 +10,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use kiln_sandbox::{
-    Access, Cancel, End, Launcher, Limits, Node, Outcome, RequestError, SandboxError,
-    SandboxRequest,
+    Access, Cancel, End, Launcher, Node, Outcome, RequestError, SandboxError, SandboxRequest,
 };
 
 fn launcher() -> Launcher {
@@ -32,22 +31,16 @@ fn request(script: &str) -> SandboxRequest {
             target,
         });
     }
-    SandboxRequest {
-        nodes,
-        command: vec!["/bin/bash".to_owned(), "-c".to_owned(), script.to_owned()],
-        environment: BTreeMap::from([("PATH".to_owned(), "/usr/bin:/usr/sbin".to_owned())]),
-        working_directory: "/tmp".to_owned(),
-        host_name: "localhost".to_owned(),
-        uid: 1000,
-        gid: 100,
-        umask: 0o022,
-        cores: None,
-        aslr: false,
-        limits: Limits {
-            wall: Some(Duration::from_mins(1)),
-            ..Limits::default()
-        },
-    }
+    let mut request = SandboxRequest::new(vec![
+        "/bin/bash".to_owned(),
+        "-c".to_owned(),
+        script.to_owned(),
+    ]);
+    request.nodes = nodes;
+    request.environment = BTreeMap::from([("PATH".to_owned(), "/usr/bin:/usr/sbin".to_owned())]);
+    request.working_directory = "/tmp".to_owned();
+    request.limits.wall = Some(Duration::from_mins(1));
+    request
 }
 
 fn run_request(request: &SandboxRequest) -> (Outcome, String) {

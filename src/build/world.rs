@@ -22,9 +22,6 @@ const MAX_PROCESSES: u64 = 4096;
 /// Files that one process may have open.
 const MAX_OPEN_FILES: u64 = 4096;
 
-/// The user and group that every build runs as.
-const IDENTITY: (u32, u32) = (1000, 100);
-
 pub(super) struct World<'a> {
     pub store: &'a Store,
     pub action: &'a Action,
@@ -133,26 +130,22 @@ impl World<'_> {
             content: self.run.script.clone().into_bytes(),
             executable: false,
         });
-        Ok(SandboxRequest {
-            nodes,
-            command: COMMAND.iter().map(ToString::to_string).collect(),
-            environment: self.environment(additions, conditions),
-            working_directory: self.run.working_directory.clone(),
-            host_name: conditions.host_name.clone(),
-            uid: IDENTITY.0,
-            gid: IDENTITY.1,
-            umask: 0o022,
-            cores: None,
-            aslr: false,
-            limits: SandboxLimits {
-                wall: Some(limits.time),
-                silence: Some(limits.silence),
-                log_bytes: Some(limits.log_bytes),
-                processes: Some(MAX_PROCESSES),
-                open_files: Some(MAX_OPEN_FILES),
-                file_bytes: None,
-            },
-        })
+        let mut request = SandboxRequest::new(COMMAND.iter().map(ToString::to_string).collect());
+        request.nodes = nodes;
+        request.environment = self.environment(additions, conditions);
+        request
+            .working_directory
+            .clone_from(&self.run.working_directory);
+        request.host_name.clone_from(&conditions.host_name);
+        request.limits = SandboxLimits {
+            wall: Some(limits.time),
+            silence: Some(limits.silence),
+            log_bytes: Some(limits.log_bytes),
+            processes: Some(MAX_PROCESSES),
+            open_files: Some(MAX_OPEN_FILES),
+            file_bytes: None,
+        };
+        Ok(request)
     }
 
     fn root_nodes(&self) -> Result<Vec<Node>, BuildError> {
