@@ -222,9 +222,15 @@ impl Builder<'_> {
             },
             log: Some(log.name),
         };
-        self.store
-            .record_build(&record, &action.name, &action.json())?;
         if !succeeded {
+            // First of all, so that a full disk has room for what is recorded.
+            if outcome.end == End::Cancelled || !conditions.salt.is_empty() {
+                drop(scratch);
+            } else {
+                self.store.keep_failed(digest, scratch)?;
+            }
+            self.store
+                .record_build(&record, &action.name, &action.json())?;
             return Err(BuildError::Failed {
                 name: action.name.to_string(),
                 action: digest,
@@ -234,6 +240,9 @@ impl Builder<'_> {
                 tail: log.tail,
             });
         }
+        self.store
+            .record_build(&record, &action.name, &action.json())?;
+        self.store.forget_failed(digest)?;
         let outputs = outputs::collect(action, digest, &additions, &world.candidates()?)?;
         Ok(Built {
             outputs,

@@ -14,6 +14,7 @@
 //!   logs/<2>/<action>-<n>.zst
 //!   downloads/<sha256>       fetched bytes, also those whose hash was not the wanted one
 //!   images/                  layer cache and image layouts
+//!   failed/<action>/         the work of the last builds that failed
 //!   evaluations/             what requests gave last time; can be deleted at any time
 //!   leases/                  one file for each process that uses objects: their names
 //!   locks/                   one file for each action that is being realised, and others
@@ -24,6 +25,7 @@ pub mod add;
 pub(crate) mod crash;
 mod database;
 pub mod facts;
+mod failed;
 mod ingest;
 mod leases;
 pub mod lock;

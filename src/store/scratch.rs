@@ -53,6 +53,17 @@ impl Scratch {
         }
     }
 
+    /// Moves the directory to where it stays, in place of nothing.
+    pub(super) fn keep(self, to: &Path) -> Result<(), StoreError> {
+        // Renaming needs write permission on a directory that changes its parent.
+        super::register::make_movable(&self.path);
+        std::fs::rename(&self.path, to).map_err(|source| StoreError::Access {
+            operation: "keep the working directory as",
+            path: to.to_owned(),
+            source,
+        })
+    }
+
     /// Returns the directory.
     pub fn path(&self) -> &Path {
         &self.path

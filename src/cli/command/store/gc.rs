@@ -40,6 +40,7 @@ pub(super) fn run(session: &Session, arguments: &GcArguments) -> Result<Answer, 
     bar.finish_and_clear();
     // None of them holds any more once something was removed.
     store.forget_evaluations().map_err(failed)?;
+    store.forget_all_failed().map_err(failed)?;
     if session.output.json {
         session.output.document(&json!({
             "objects": swept.objects,
