@@ -186,12 +186,7 @@ impl Builder<'_> {
             .ok_or_else(|| BuildError::NotARun(action.name.to_string()))?;
         let scratch = self.store.scratch()?;
         let additions = additions(action, digest, conditions, &scratch);
-        let world = world::World {
-            store: self.store,
-            action,
-            run,
-            scratch: &scratch,
-        };
+        let world = world::World::new(self.store, action, run, &scratch)?;
         world.lay_out(&additions)?;
         let request = world.request(&additions, limits, conditions)?;
 
@@ -243,7 +238,7 @@ impl Builder<'_> {
         self.store
             .record_build(&record, &action.name, &action.json())?;
         self.store.forget_failed(digest)?;
-        let outputs = outputs::collect(action, digest, &additions, &world.candidates()?)?;
+        let outputs = outputs::collect(action, digest, &additions, &world.candidates())?;
         Ok(Built {
             outputs,
             record,

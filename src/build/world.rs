@@ -27,9 +27,30 @@ pub(super) struct World<'a> {
     pub action: &'a Action,
     pub run: &'a Run,
     pub scratch: &'a Scratch,
+    /// The objects that the build can see, its root left out.
+    visible: BTreeSet<StorePath>,
 }
 
-impl World<'_> {
+impl<'a> World<'a> {
+    pub(super) fn new(
+        store: &'a Store,
+        action: &'a Action,
+        run: &'a Run,
+        scratch: &'a Scratch,
+    ) -> Result<Self, BuildError> {
+        let mut visible = store.closure(run.inputs.values())?;
+        let mut of_root = store.closure([&run.root])?;
+        of_root.remove(&run.root);
+        visible.append(&mut of_root);
+        Ok(Self {
+            store,
+            action,
+            run,
+            scratch,
+            visible,
+        })
+    }
+
     fn build_directory(&self) -> PathBuf {
         self.scratch.path().join("build")
     }
@@ -76,21 +97,11 @@ impl World<'_> {
             .map_or_else(|| base.clone(), |(path, _)| base.join(path.as_str())))
     }
 
-    /// Returns the objects that the build can see, its root left out.
-    fn visible(&self) -> Result<BTreeSet<StorePath>, BuildError> {
-        let inputs: Vec<&StorePath> = self.run.inputs.values().collect();
-        let mut visible = self.store.closure(inputs)?;
-        let mut of_root = self.store.closure([&self.run.root])?;
-        of_root.remove(&self.run.root);
-        visible.append(&mut of_root);
-        Ok(visible)
-    }
-
     /// Returns the objects that an output may reference.
-    pub(super) fn candidates(&self) -> Result<BTreeSet<StorePath>, BuildError> {
-        let mut candidates = self.visible()?;
+    pub(super) fn candidates(&self) -> BTreeSet<StorePath> {
+        let mut candidates = self.visible.clone();
         candidates.insert(self.run.root.clone());
-        Ok(candidates)
+        candidates
     }
 
     /// Returns the request for the sandbox.
@@ -104,10 +115,10 @@ impl World<'_> {
         nodes.push(Node::Directory {
             path: STORE_PREFIX.to_owned(),
         });
-        for path in self.visible()? {
+        for path in &self.visible {
             nodes.push(Node::Bind {
                 path: path.to_string(),
-                source: self.store.host_path(&path),
+                source: self.store.host_path(path),
                 access: Access::ReadOnly,
             });
         }
