@@ -25,7 +25,7 @@ pub use image::{Content, Exception, Image, Layout, Policy, Rule};
 pub use phases::variable;
 pub use read::{MAX_FILE, parse};
 pub use recipe::{apply, resolve};
-pub use script::{PHASE_MARKER, build_script, test_script};
+pub use script::{PHASE_MARKER, build_script, script_before, test_script};
 
 #[cfg(test)]
 mod tests;

@@ -52,6 +52,24 @@ pub fn test_script(text: &str) -> String {
     script
 }
 
+/// Returns the beginning of a build's script: all that runs before a phase, or before the
+/// first one. `None` when the script has no such phase.
+pub fn script_before(script: &str, phase: Option<&str>) -> Option<String> {
+    let marker = format!("echo '{PHASE_MARKER}{}", phase.unwrap_or_default());
+    let mut before = String::new();
+    for text in script.lines() {
+        let found = text.strip_prefix(&marker).is_some_and(|rest| match phase {
+            Some(_) => rest == "'",
+            None => true,
+        });
+        if found {
+            return Some(before);
+        }
+        line(&mut before, text);
+    }
+    None
+}
+
 fn line(script: &mut String, text: &str) {
     writeln!(script, "{text}").expect("writing to a string cannot fail");
 }
@@ -68,6 +86,22 @@ fn quote(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_script_is_cut_before_a_phase() {
+        let mut script = PROLOGUE.to_owned();
+        for phase in ["configure", "build", "build-more"] {
+            line(&mut script, "cd \"$kiln_start\"");
+            line(&mut script, &format!("echo '{PHASE_MARKER}{phase}'"));
+            block(&mut script, &format!("\ndo {phase}\n"));
+        }
+        let before = |phase| script_before(&script, phase).unwrap();
+        assert_eq!(before(None), "set -euo pipefail\ncd \"$kiln_start\"\n");
+        assert_eq!(before(Some("configure")), before(None));
+        assert!(before(Some("build")).ends_with("do configure\ncd \"$kiln_start\"\n"));
+        assert!(before(Some("build-more")).contains("do build\n"));
+        assert_eq!(script_before(&script, Some("install")), None);
+    }
 
     #[test]
     fn bash_reads_quoted_words_back() {
