@@ -9,6 +9,7 @@ mod command;
 pub mod diagnostic;
 mod hints;
 mod library;
+mod opening;
 mod progress;
 pub mod report;
 mod session;

@@ -227,6 +227,7 @@ impl Store {
         diff_id: Sha256Digest,
         size_bytes: u64,
     ) -> Result<(), StoreError> {
+        let _writing = self.writing()?;
         self.with_database(|connection| {
             connection
                 .execute(

@@ -8,7 +8,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use super::StoreError;
-use crate::tree::remove_tree;
+use crate::tree::{TreeError, remove_tree};
 
 /// A private directory (mode 0700) on the store's file system, removed when dropped.
 #[derive(Debug)]
@@ -81,6 +81,15 @@ pub(super) fn remove_abandoned(parent: &Path) -> Result<(), StoreError> {
     for entry in std::fs::read_dir(parent).map_err(failed)? {
         let lock = entry.map_err(failed)?.path();
         if lock.extension().is_none_or(|extension| extension != "lock") {
+            // Who lives made the lock first and removes it last.
+            if !lock.with_extension("lock").exists() {
+                match remove_tree(&lock) {
+                    // Another process removes it as well.
+                    Err(TreeError::Access { source, .. })
+                        if source.kind() == std::io::ErrorKind::NotFound => {}
+                    other => other?,
+                }
+            }
             continue;
         }
         let Ok(file) = File::open(&lock) else {
@@ -111,9 +120,11 @@ mod tests {
         std::fs::write(living.path().join("file"), "x").unwrap();
         std::fs::write(parent.path().join("work-dead.lock"), "").unwrap();
         std::fs::create_dir_all(parent.path().join("work-dead/deep")).unwrap();
+        std::fs::create_dir_all(parent.path().join("work-lost/deep")).unwrap();
         remove_abandoned(parent.path()).unwrap();
         assert!(living.path().join("file").exists());
         assert!(!parent.path().join("work-dead").exists());
+        assert!(!parent.path().join("work-lost").exists());
         drop(living);
         assert_eq!(std::fs::read_dir(parent.path()).unwrap().count(), 0);
     }

@@ -239,6 +239,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Stream`] for anything that is not as it says; the store is as before.
     pub fn import(&self, from: impl Read) -> Result<Vec<StorePath>, StoreError> {
+        let _writing = self.writing()?;
         let mut import = Import {
             store: self,
             from: Counted::new(from),

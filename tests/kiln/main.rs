@@ -12,6 +12,7 @@ mod golden;
 mod image;
 mod layers;
 mod messages;
+mod reboot;
 mod reproduce;
 mod store;
 mod world;
