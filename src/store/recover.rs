@@ -154,6 +154,7 @@ impl Store {
         for name in &names {
             let path = StorePath::from_base_name(name)?;
             remove_tree(&self.host_path(&path))?;
+            crash::point("recover: tree removed");
             forgotten.push(path);
         }
         changing.done()?;
@@ -165,6 +166,7 @@ impl Store {
         self.in_durable_transaction(|transaction| {
             transaction.execute("DELETE FROM layers", []).map(drop)
         })?;
+        crash::point("recover: layers forgotten");
         let directory = self.images().join("blobs");
         if !directory.exists() {
             return Ok(());

@@ -173,7 +173,9 @@ impl Store {
             })
         })?;
         crash::point("register: recorded");
-        changing.done()
+        changing.done()?;
+        crash::point("register: done");
+        Ok(())
     }
 
     fn move_into_place(&self, plan: &ObjectPlan) -> Result<(), StoreError> {
@@ -184,6 +186,7 @@ impl Store {
             std::fs::rename(&plan.tree, &target)
                 .map_err(|source| access("move the object to", &target, source))?;
         }
+        crash::point("register: tree not sealed");
         Ok(seal::seal_root(&TreeRoot::open(&target)?)?)
     }
 
@@ -214,7 +217,10 @@ impl Store {
         make_movable(&target);
         crash::point("replace: damaged tree movable");
         match renameat_with(CWD, &plan.tree, CWD, &target, RenameFlags::EXCHANGE) {
-            Ok(()) => seal::seal_root(&TreeRoot::open(&target)?)?,
+            Ok(()) => {
+                crash::point("replace: tree not sealed");
+                seal::seal_root(&TreeRoot::open(&target)?)?;
+            }
             Err(Errno::NOENT) => self.move_into_place(plan)?,
             Err(errno) => return Err(access("move the object to", &target, errno.into())),
         }
@@ -229,6 +235,7 @@ impl Store {
                 )
                 .map(drop)
         })?;
+        crash::point("replace: recorded");
         changing.done()
     }
 }

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use super::StoreError;
+use super::{StoreError, crash};
 use crate::tree::{TreeError, remove_tree};
 
 /// A private directory (mode 0700) on the store's file system, removed when dropped.
@@ -40,6 +40,7 @@ impl Scratch {
             if !lock.exists() {
                 continue;
             }
+            crash::point("scratch: locked");
             let path = lock.with_extension("");
             std::fs::DirBuilder::new()
                 .mode(0o700)
@@ -66,6 +67,7 @@ impl Drop for Scratch {
             tracing::debug!(%error, path = %self.path.display(), "a working directory stays for now");
             return;
         }
+        crash::point("scratch: directory removed");
         if let Err(error) = std::fs::remove_file(&self.lock) {
             tracing::debug!(%error, path = %self.lock.display(), "a lock file stays for now");
         }

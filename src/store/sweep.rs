@@ -174,6 +174,7 @@ impl Store {
         }
         let count = gone.len();
         changing.done()?;
+        crash::point("remove: done");
         Ok((count, into))
     }
 
@@ -203,6 +204,7 @@ impl Store {
                         }
                         _ => {}
                     }
+                    crash::point("sweep: file removed");
                     found.0 += 1;
                     found.1 += metadata.len();
                 }

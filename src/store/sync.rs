@@ -191,6 +191,7 @@ fn open(path: &Path) -> Result<File, StoreError> {
 /// Writes the head of an empty file, and waits until it is on the disk.
 fn write_head(file: &mut File, path: &Path) -> std::io::Result<()> {
     file.write_all(format!("{}\n{}\n", boot_id(), now()).as_bytes())?;
+    crash::point("unsynced: head written");
     file.sync_all()?;
     match path.parent() {
         Some(directory) => File::open(directory)?.sync_all(),

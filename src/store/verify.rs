@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rayon::prelude::*;
 
 use super::pool::{access, copy_checked};
-use super::{ObjectInfo, ObjectPlan, Scratch, Store, StoreError};
+use super::{ObjectInfo, ObjectPlan, Scratch, Store, StoreError, crash};
 use crate::hash::object::Position;
 use crate::hash::{BlobDigest, RelPath, StorePath};
 use crate::listing::Entry;
@@ -146,6 +146,7 @@ impl Store {
             };
             if !recorded {
                 remove_tree(&self.root().join("store").join(name))?;
+                crash::point("unrecorded: tree removed");
             }
         }
         Ok(())
@@ -161,7 +162,7 @@ impl Store {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     return Err(access("remove", path, error));
                 }
-                _ => {}
+                _ => crash::point("pool: damaged file removed"),
             }
         }
         Ok(())

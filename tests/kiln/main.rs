@@ -8,6 +8,7 @@
 )]
 
 mod build;
+mod crash;
 mod golden;
 mod image;
 mod layers;

@@ -1,44 +1,19 @@
 //! The machine stops at any time: what was not on the disk is checked when the store is
 //! next opened, and nothing else is.
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::world::World;
-
-fn unsynced(world: &World) -> PathBuf {
-    world.store().join("locks/unsynced")
-}
-
-/// Makes the store look as if the machine had stopped since content was brought.
-fn reboot(world: &World) {
-    let text = std::fs::read_to_string(unsynced(world)).unwrap();
-    let (_, rest) = text.split_once('\n').unwrap();
-    std::fs::write(unsynced(world), format!("another-boot\n{rest}")).unwrap();
-}
-
-/// Makes the store look as if content had been brought long ago.
-fn wait_long(world: &World) {
-    let text = std::fs::read_to_string(unsynced(world)).unwrap();
-    let boot = text.lines().next().unwrap();
-    std::fs::write(unsynced(world), format!("{boot}\n1000\n..")).unwrap();
-}
+use crate::world::{World, truncate, unlock};
 
 fn assert_settled(world: &World) {
-    assert_eq!(std::fs::read(unsynced(world)).unwrap(), b"");
+    assert_eq!(std::fs::read(world.unsynced()).unwrap(), b"");
     let verified = world.kiln(&["store", "verify"]);
     assert_eq!(verified.status, 0, "{verified:?}");
 }
 
-/// Loses the content of a file and of every other name of it, as a file system may.
-fn truncate(path: &Path) {
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644)).unwrap();
-    std::fs::write(path, "").unwrap();
-}
-
 /// Loses a whole object, as a file system may.
 fn lose(object: &Path) {
-    std::fs::set_permissions(object, std::fs::Permissions::from_mode(0o755)).unwrap();
+    unlock(object, 0o755);
     std::fs::remove_dir_all(object).unwrap();
 }
 
@@ -64,7 +39,7 @@ fn lost_content_is_forgotten_with_all_that_needs_it_and_built_again() {
     }
     let before = objects(&world);
     truncate(&good.join("file"));
-    reboot(&world);
+    world.reboot();
     let run = world.kiln(&["store", "ls"]);
     assert_eq!(run.status, 0, "{run:?}");
     assert!(run.stderr.contains("hashing"), "{run:?}");
@@ -91,7 +66,7 @@ fn what_can_be_put_together_from_sound_copies_is_restored() {
     let good = world.build("tools/good");
     let before = objects(&world);
     lose(&good);
-    reboot(&world);
+    world.reboot();
     let run = world.kiln(&["store", "ls"]);
     assert!(run.stderr.contains("restored /kiln/store/"), "{run:?}");
     assert_eq!(objects(&world), before);
@@ -118,7 +93,7 @@ fn trees_without_a_row_and_files_without_an_object_go() {
         }
     }
     truncate(&more.join("file"));
-    reboot(&world);
+    world.reboot();
     assert!(
         objects(&world)
             .iter()
@@ -142,19 +117,19 @@ fn what_was_brought_long_ago_is_synced_and_never_looked_at_again() {
         count(&world, "SELECT count(*) FROM objects WHERE synced = 0"),
         0
     );
-    wait_long(&world);
+    world.wait_long();
     let before = objects(&world);
     assert_eq!(
         count(&world, "SELECT count(*) FROM objects WHERE synced = 0"),
         0
     );
-    assert_eq!(std::fs::read(unsynced(&world)).unwrap(), b"");
+    assert_eq!(std::fs::read(world.unsynced()).unwrap(), b"");
     // Later another object is brought, and the machine stops.
     world.write("tree/note", "a note");
     let added = world.kiln(&["store", "add", "tree"]);
     assert_eq!(added.status, 0, "{added:?}");
     truncate(&good.join("file"));
-    reboot(&world);
+    world.reboot();
     let run = world.kiln(&["store", "ls"]);
     assert!(run.stderr.contains("hashing 1 objects (6 B)"), "{run:?}");
     // Damage of another kind is for `verify` to find.
@@ -168,9 +143,9 @@ fn what_was_brought_long_ago_is_synced_and_never_looked_at_again() {
 fn a_store_that_was_synced_is_not_checked_after_a_stop() {
     let world = World::new();
     world.build("tools/good");
-    wait_long(&world);
+    world.wait_long();
     let before = objects(&world);
-    assert_eq!(std::fs::read(unsynced(&world)).unwrap(), b"");
+    assert_eq!(std::fs::read(world.unsynced()).unwrap(), b"");
     let run = world.kiln(&["store", "ls"]);
     assert_eq!((run.stderr.as_str(), objects(&world)), ("", before));
 }
@@ -179,8 +154,8 @@ fn a_store_that_was_synced_is_not_checked_after_a_stop() {
 fn who_comes_while_another_checks_waits_and_says_so() {
     let world = World::new();
     world.build("tools/good");
-    reboot(&world);
-    let held = std::fs::File::open(unsynced(&world)).unwrap();
+    world.reboot();
+    let held = std::fs::File::open(world.unsynced()).unwrap();
     held.lock().unwrap();
     let mut child = world
         .command(&["store", "ls"])
@@ -193,7 +168,7 @@ fn who_comes_while_another_checks_waits_and_says_so() {
     std::io::BufRead::read_line(&mut lines, &mut said).unwrap();
     assert!(said.starts_with("waiting for another kiln"), "{said}");
     // The other one is done with it.
-    std::fs::write(unsynced(&world), "").unwrap();
+    std::fs::write(world.unsynced(), "").unwrap();
     held.unlock().unwrap();
     said.clear();
     std::io::BufRead::read_line(&mut lines, &mut said).unwrap();
@@ -222,7 +197,7 @@ fn cached_layers_are_made_again_after_a_stop() {
         let length = std::fs::metadata(&layer).unwrap().len();
         std::fs::write(&layer, vec![0; usize::try_from(length).unwrap()]).unwrap();
     }
-    reboot(&world);
+    world.reboot();
     let again = world.kiln(&["image", "images/small", "-o", "oci:layout"]);
     assert_eq!(again.status, 0, "{again:?}");
 }
