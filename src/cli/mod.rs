@@ -11,6 +11,7 @@ mod evaluation;
 mod explain;
 mod hints;
 mod library;
+mod opening;
 mod progress;
 pub mod report;
 mod session;

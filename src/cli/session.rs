@@ -10,6 +10,7 @@ use super::arguments::{Arguments, Effort};
 use super::evaluation;
 use super::hints;
 use super::library::Files;
+use super::opening;
 use super::progress::Progress;
 use super::report::{Failure, Output, Problem};
 use super::settings::Settings;
@@ -42,7 +43,8 @@ pub(super) enum Target {
 impl Session {
     pub(super) fn open(arguments: &Arguments, output: &Output) -> Result<Self, Failure> {
         let settings = Settings::read(arguments)?;
-        let store = Store::open(&settings.store).map_err(|error| hints::store(&error))?;
+        let store = Store::open_watched(&settings.store, &|event| opening::tell(output, event))
+            .map_err(|error| hints::store(&error))?;
         let cancel = Cancel::new()
             .map_err(|error| Problem::new("cannot start").because(error.to_string()))?;
         stop_on_signals(&cancel);

@@ -39,7 +39,7 @@ pub(super) fn open(root: &Path) -> Result<Connection, StoreError> {
         source,
     };
     // Turning the write-ahead log on does not wait for others who do the same.
-    let _alone = if has_write_ahead_log(&path) {
+    let alone = if has_write_ahead_log(&path) {
         None
     } else {
         Some(lock::take(root.join("locks").join("database"))?)
@@ -53,6 +53,9 @@ pub(super) fn open(root: &Path) -> Result<Connection, StoreError> {
              PRAGMA trusted_schema = OFF; PRAGMA temp_store = MEMORY;",
         )
         .map_err(failed)?;
+    if alone.is_some() {
+        crash::point("database: made");
+    }
     connection.set_prepared_statement_cache_capacity(64);
     let known = u32::try_from(MIGRATIONS.len()).expect("a handful of migrations");
     let found = version(&connection).map_err(failed)?;

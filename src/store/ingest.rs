@@ -34,6 +34,7 @@ impl Store {
             .iter()
             .map(|base| StorePath::from_base_name(base))
             .collect::<Result<_, _>>()?;
+        let _writing = self.writing()?;
         let scratch = self.scratch()?;
         let parts = scratch.path().join("parts");
         std::fs::create_dir(&parts)

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::params;
 
 use super::facts::Realisation;
-use super::{Store, StoreError};
+use super::{Store, StoreError, crash};
 use crate::hash::{ActionDigest, StorePath};
 
 /// How much older than now the recorded time of the last use may be, in seconds: finer
@@ -106,6 +106,7 @@ impl Store {
             Some(lease) => lease.append(names),
             None => {
                 let mut made = Lease::create(&self.root().join("leases"))?;
+                crash::point("lease: made");
                 made.append(names)?;
                 *lease = Some(made);
                 Ok(())

@@ -6,17 +6,19 @@
 //! | `objects` | who looks whether objects are there and leases them | who adds or removes objects, for a moment |
 //! | `collection` | | who collects garbage |
 //! | `database` | | who makes the database |
+//! | `unsynced` | who brings content into the store | who notes that all of it is on the disk, for a moment; who checks the store after the machine stopped |
 //!
-//! All are `flock` locks: the kernel frees them when their holder dies. Nobody waits for
-//! another lock while holding `objects`, so there is no deadlock.
+//! All are `flock` locks: the kernel frees them when their holder dies. `unsynced` is
+//! taken before `objects`, and nobody waits for another lock while holding `objects`, so
+//! there is no deadlock.
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{Store, StoreError, crash};
-use crate::hash::ActionDigest;
-use crate::tree::remove_tree;
+use crate::hash::{ActionDigest, StorePath};
+use crate::tree::{TreeRoot, remove_tree, seal};
 
 /// Held while an action is realised; dropping it lets the next process in.
 #[derive(Debug)]
@@ -92,7 +94,7 @@ impl Store {
     }
 
     /// Mends what a process left that died while it changed objects: a tree without a row
-    /// was not yet added, or is removed already.
+    /// was not yet added, or is removed already; one with a row may not be sealed.
     pub(super) fn mend_if_needed(&self) -> Result<(), StoreError> {
         let path = self.lock_path("objects");
         match std::fs::metadata(&path) {
@@ -103,11 +105,14 @@ impl Store {
 
     fn mend(&self, unfinished: &[String]) -> Result<(), StoreError> {
         for name in unfinished {
-            let Ok(path) = crate::hash::StorePath::from_base_name(name) else {
+            let Ok(path) = StorePath::from_base_name(name) else {
                 continue;
             };
+            let tree = self.host_path(&path);
             if self.object(&path)?.is_none() {
-                remove_tree(&self.host_path(&path))?;
+                remove_tree(&tree)?;
+            } else if tree.is_dir() {
+                seal::seal_root(&TreeRoot::open(&tree)?)?;
             }
             crash::point("mend: object mended");
         }
@@ -124,10 +129,12 @@ impl Store {
 
 impl Changing {
     fn read(&mut self) -> Result<Vec<String>, StoreError> {
-        let mut text = String::new();
+        let mut bytes = Vec::new();
         self.file
-            .read_to_string(&mut text)
+            .read_to_end(&mut bytes)
             .map_err(|source| failed(self.path.clone(), source))?;
+        // Nothing of it need have reached the disk when the machine stopped.
+        let text = String::from_utf8_lossy(&bytes);
         Ok(text.lines().map(str::to_owned).collect())
     }
 
@@ -159,7 +166,8 @@ pub(super) fn take(path: PathBuf) -> Result<File, StoreError> {
     Ok(held)
 }
 
-fn try_lock(file: &File, path: &std::path::Path) -> Result<bool, StoreError> {
+/// Takes a lock if nobody else holds it; returns whether it is held now.
+pub(super) fn try_lock(file: &File, path: &Path) -> Result<bool, StoreError> {
     match file.try_lock() {
         Ok(()) => Ok(true),
         Err(std::fs::TryLockError::WouldBlock) => Ok(false),
@@ -177,7 +185,7 @@ fn open(path: PathBuf) -> Result<File, StoreError> {
         .map_err(|source| failed(path, source))
 }
 
-fn failed(path: PathBuf, source: std::io::Error) -> StoreError {
+pub(super) fn failed(path: PathBuf, source: std::io::Error) -> StoreError {
     StoreError::Access {
         operation: "lock",
         path,

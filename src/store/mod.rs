@@ -31,11 +31,13 @@ mod leases;
 pub mod lock;
 mod objects;
 mod pool;
+mod recover;
 mod register;
 mod roots;
 mod runs;
 mod scratch;
 mod sweep;
+mod sync;
 mod transfer;
 pub mod verify;
 
@@ -44,6 +46,7 @@ pub use facts::{Origin, Realisation};
 pub use leases::Looking;
 pub use lock::ActionLock;
 pub use objects::ObjectInfo;
+pub use recover::{Opening, Recovered};
 pub use register::{Production, plan_tree};
 pub use roots::Root;
 pub use runs::{BuildRecord, ProofRecord, Verdict};
@@ -167,13 +170,22 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the store in a directory, creating what is missing, migrating what is old and
-    /// removing what dead processes left behind.
+    /// As [`Store::open_watched`], watched by nobody.
+    ///
+    /// # Errors
+    /// As [`Store::open_watched`].
+    pub fn open(root: &Path) -> Result<Self, StoreError> {
+        Self::open_watched(root, &|_| {})
+    }
+
+    /// Opens the store in a directory, creating what is missing, migrating what is old,
+    /// removing what dead processes left behind, and checking what may not have reached
+    /// the disk before the machine stopped.
     ///
     /// # Errors
     /// [`StoreError::Access`] when the directory cannot be written,
     /// [`StoreError::Newer`] when it belongs to a newer kiln.
-    pub fn open(root: &Path) -> Result<Self, StoreError> {
+    pub fn open_watched(root: &Path, watch: &dyn Fn(Opening<'_>)) -> Result<Self, StoreError> {
         for directory in [
             "store",
             "blobs",
@@ -207,6 +219,7 @@ impl Store {
         };
         scratch::remove_abandoned(&store.root.join("tmp"))?;
         store.mend_if_needed()?;
+        store.settle(watch)?;
         Ok(store)
     }
 
@@ -284,12 +297,22 @@ impl Store {
         run: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
         self.with_database(|connection| {
+            transact(connection, run).map_err(|source| self.failed(source))
+        })
+    }
+
+    /// As [`Store::in_transaction`], and what it wrote is on the disk afterwards.
+    fn in_durable_transaction<T>(
+        &self,
+        run: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        self.with_database(|connection| {
             connection
-                .transaction_with_behavior(TransactionBehavior::Immediate)
-                .and_then(|transaction| {
-                    let result = run(&transaction)?;
-                    transaction.commit()?;
-                    Ok(result)
+                .pragma_update(None, "synchronous", "FULL")
+                .and_then(|()| {
+                    let result = transact(connection, run);
+                    connection.pragma_update(None, "synchronous", "NORMAL")?;
+                    result
                 })
                 .map_err(|source| self.failed(source))
         })
@@ -301,4 +324,14 @@ impl Store {
             source,
         }
     }
+}
+
+fn transact<T>(
+    connection: &mut Connection,
+    run: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let result = run(&transaction)?;
+    transaction.commit()?;
+    Ok(result)
 }

@@ -45,7 +45,7 @@ const CLOSURE: &str = "WITH RECURSIVE closure (id) AS (
        SELECT id FROM objects WHERE path IN (SELECT value FROM json_each(?1))
        UNION SELECT e.target FROM edges e JOIN closure c ON e.object = c.id)";
 
-fn names_json<'a>(paths: impl IntoIterator<Item = &'a StorePath>) -> String {
+pub(super) fn names_json<'a>(paths: impl IntoIterator<Item = &'a StorePath>) -> String {
     let names: Vec<String> = paths.into_iter().map(StorePath::base_name).collect();
     serde_json::json!(names).to_string()
 }
@@ -71,19 +71,20 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`] or [`StoreError::Malformed`].
     pub fn objects(&self) -> Result<Vec<ObjectInfo>, StoreError> {
-        let rows = self.query(
-            "SELECT path, tree, size_bytes, entries FROM objects",
-            [],
-            object_row,
-        )?;
-        let mut objects: Vec<ObjectInfo> = rows
-            .into_iter()
-            .map(object_info)
-            .collect::<Result<_, _>>()?;
+        let mut objects =
+            self.object_rows("SELECT path, tree, size_bytes, entries FROM objects")?;
         objects.sort_by(|a, b| {
             (a.path.name(), a.path.digest()).cmp(&(b.path.name(), b.path.digest()))
         });
         Ok(objects)
+    }
+
+    /// Returns the objects that a query without parameters selects, in its order.
+    pub(super) fn object_rows(&self, sql: &str) -> Result<Vec<ObjectInfo>, StoreError> {
+        self.query(sql, [], object_row)?
+            .into_iter()
+            .map(object_info)
+            .collect()
     }
 
     /// Returns the listing of an object.

@@ -95,6 +95,7 @@ impl Store {
                 }
             }
         })?;
+        crash::point("pool: tree linked");
         seal_directories(root, listing)
     }
 
@@ -145,7 +146,10 @@ impl Store {
             seal::seal_file(root, parent, path, executable)?;
             make_shard(&blob)?;
             match linkat(parent, path.file_name(), CWD, &blob, AtFlags::empty()) {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    crash::point("pool: file shared");
+                    return Ok(());
+                }
                 // Another thread or process brought the same content: link to that.
                 Err(Errno::EXIST) => {}
                 Err(errno) => return Err(failed(errno)),
@@ -192,7 +196,10 @@ impl Store {
         drop(file);
         make_shard(&blob)?;
         match renameat_with(CWD, from, CWD, &blob, RenameFlags::NOREPLACE) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                crash::point("pool: file moved in");
+                Ok(())
+            }
             Err(Errno::EXIST) => std::fs::remove_file(from).map_err(failed),
             Err(errno) => Err(failed(errno.into())),
         }

@@ -5,6 +5,8 @@ use std::fs::File;
 use std::path::Path;
 
 use rusqlite::{Transaction, params};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 
 use super::add::{Addition, ObjectPlan, plan};
 use super::facts::Origin;
@@ -65,6 +67,7 @@ impl Store {
         tree: &Path,
     ) -> Result<ObjectPlan, StoreError> {
         std::fs::create_dir(tree).map_err(|source| access("create", tree, source))?;
+        let _writing = self.writing()?;
         self.link_tree(&TreeRoot::open(tree)?, listing, |path, to| {
             // The pool lost it: one of the objects has it still.
             let Some(Entry::File { digest, .. }) = listing.get(path) else {
@@ -128,10 +131,17 @@ impl Store {
         let mut chosen: BTreeSet<&StorePath> = BTreeSet::new();
         for plan in plans {
             if self.object(&plan.path)?.is_none() && chosen.insert(&plan.path) {
-                if !plan.sealed {
-                    self.seal(plan)?;
-                }
                 moving.push(plan);
+            }
+        }
+        let _writing = if moving.is_empty() {
+            None
+        } else {
+            Some(self.writing()?)
+        };
+        for plan in &moving {
+            if !plan.sealed {
+                self.seal(plan)?;
             }
         }
         crash::point("register: trees sealed");
@@ -163,7 +173,9 @@ impl Store {
             })
         })?;
         crash::point("register: recorded");
-        changing.done()
+        changing.done()?;
+        crash::point("register: done");
+        Ok(())
     }
 
     fn move_into_place(&self, plan: &ObjectPlan) -> Result<(), StoreError> {
@@ -174,32 +186,45 @@ impl Store {
             std::fs::rename(&plan.tree, &target)
                 .map_err(|source| access("move the object to", &target, source))?;
         }
+        crash::point("register: tree not sealed");
         Ok(seal::seal_root(&TreeRoot::open(&target)?)?)
     }
 
-    /// Puts a good tree in the place of a damaged one that has the same path.
+    /// Puts a good tree in the place of a damaged one that has the same path; the damaged
+    /// one is then where the good one was.
     ///
     /// # Errors
     /// As [`Store::register`]; [`StoreError::Unknown`] when no such object is recorded.
     pub fn replace(&self, plan: &ObjectPlan) -> Result<(), StoreError> {
+        let _writing = self.writing()?;
         if !plan.sealed {
             self.seal(plan)?;
         }
-        let aside = self.scratch()?;
+        // The object may be noted as synced, and is not hashed again then.
+        self.sync_files()?;
+        self.exchange(plan)
+    }
+
+    /// Exchanges a damaged object and a sealed tree, in one step.
+    pub(super) fn exchange(&self, plan: &ObjectPlan) -> Result<(), StoreError> {
         let mut changing = self.changing()?;
         if self.object(&plan.path)?.is_none() {
             return Err(StoreError::Unknown(plan.path.clone()));
         }
         changing.note(&[plan.path.base_name()])?;
+        crash::point("replace: noted");
         let target = self.host_path(&plan.path);
         make_movable(&target);
-        match std::fs::rename(&target, aside.path().join("damaged")) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                return Err(access("move the damaged object from", &target, source));
+        crash::point("replace: damaged tree movable");
+        match renameat_with(CWD, &plan.tree, CWD, &target, RenameFlags::EXCHANGE) {
+            Ok(()) => {
+                crash::point("replace: tree not sealed");
+                seal::seal_root(&TreeRoot::open(&target)?)?;
             }
-            _ => {}
+            Err(Errno::NOENT) => self.move_into_place(plan)?,
+            Err(errno) => return Err(access("move the object to", &target, errno.into())),
         }
-        self.move_into_place(plan)?;
+        crash::point("replace: exchanged");
         let encoded = plan.listing.encode();
         self.in_transaction(|transaction| {
             transaction
@@ -210,6 +235,7 @@ impl Store {
                 )
                 .map(drop)
         })?;
+        crash::point("replace: recorded");
         changing.done()
     }
 }

@@ -45,7 +45,10 @@ impl Store {
         if self.object(path)?.is_none() {
             return Err(StoreError::Unknown(path.clone()));
         }
-        self.in_transaction(|transaction| {
+        if self.root_of(&root.text())?.as_ref() == Some(path) {
+            return Ok(());
+        }
+        self.in_durable_transaction(|transaction| {
             transaction
                 .execute(
                     "INSERT OR REPLACE INTO roots (name, kind, object)
@@ -54,6 +57,17 @@ impl Store {
                 )
                 .map(drop)
         })
+    }
+
+    /// Returns what a root keeps.
+    fn root_of(&self, name: &str) -> Result<Option<StorePath>, StoreError> {
+        let found: Vec<String> = self.query(
+            "SELECT o.path FROM roots r JOIN objects o ON o.id = r.object WHERE r.name = ?1",
+            [name],
+            |row| row.get(0),
+        )?;
+        let path = found.first().map(|base| StorePath::from_base_name(base));
+        Ok(path.transpose()?)
     }
 
     /// Ends a root; returns whether there was one of that name.

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{OptionalExtension, params};
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, crash};
 use crate::hash::{ActionDigest, BlobDigest, ObjectName, Sha256Digest};
 
 /// One run of a build or test.
@@ -110,7 +110,9 @@ impl Store {
                     build.log
                 ])
                 .map(drop)
-        })
+        })?;
+        crash::point("build: run recorded");
+        Ok(())
     }
 
     /// Returns how long the last successful run of a package's build took.
@@ -227,6 +229,7 @@ impl Store {
         diff_id: Sha256Digest,
         size_bytes: u64,
     ) -> Result<(), StoreError> {
+        let _writing = self.writing()?;
         self.with_database(|connection| {
             connection
                 .execute(

@@ -7,8 +7,8 @@ use std::fs::File;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use super::StoreError;
-use crate::tree::remove_tree;
+use super::{StoreError, crash};
+use crate::tree::{TreeError, remove_tree};
 
 /// A private directory (mode 0700) on the store's file system, removed when dropped.
 #[derive(Debug)]
@@ -40,6 +40,7 @@ impl Scratch {
             if !lock.exists() {
                 continue;
             }
+            crash::point("scratch: locked");
             let path = lock.with_extension("");
             std::fs::DirBuilder::new()
                 .mode(0o700)
@@ -77,6 +78,7 @@ impl Drop for Scratch {
             tracing::debug!(%error, path = %self.path.display(), "a working directory stays for now");
             return;
         }
+        crash::point("scratch: directory removed");
         if let Err(error) = std::fs::remove_file(&self.lock) {
             tracing::debug!(%error, path = %self.lock.display(), "a lock file stays for now");
         }
@@ -92,6 +94,15 @@ pub(super) fn remove_abandoned(parent: &Path) -> Result<(), StoreError> {
     for entry in std::fs::read_dir(parent).map_err(failed)? {
         let lock = entry.map_err(failed)?.path();
         if lock.extension().is_none_or(|extension| extension != "lock") {
+            // Who lives made the lock first and removes it last.
+            if !lock.with_extension("lock").exists() {
+                match remove_tree(&lock) {
+                    // Another process removes it as well.
+                    Err(TreeError::Access { source, .. })
+                        if source.kind() == std::io::ErrorKind::NotFound => {}
+                    other => other?,
+                }
+            }
             continue;
         }
         let Ok(file) = File::open(&lock) else {
@@ -122,9 +133,11 @@ mod tests {
         std::fs::write(living.path().join("file"), "x").unwrap();
         std::fs::write(parent.path().join("work-dead.lock"), "").unwrap();
         std::fs::create_dir_all(parent.path().join("work-dead/deep")).unwrap();
+        std::fs::create_dir_all(parent.path().join("work-lost/deep")).unwrap();
         remove_abandoned(parent.path()).unwrap();
         assert!(living.path().join("file").exists());
         assert!(!parent.path().join("work-dead").exists());
+        assert!(!parent.path().join("work-lost").exists());
         drop(living);
         assert_eq!(std::fs::read_dir(parent.path()).unwrap().count(), 0);
     }

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
 use rayon::prelude::*;
-use rusqlite::{Transaction, params};
+use rusqlite::{Connection, Transaction};
 
 use super::pool::access;
 use super::verify::entries;
@@ -102,6 +102,7 @@ impl Store {
         goes_on: &mut dyn FnMut(usize) -> bool,
     ) -> Result<usize, StoreError> {
         let mut removed = 0;
+        let _writing = self.writing()?;
         let trash = self.scratch()?;
         // Deleting files takes as long as deleting rows: one thread for each.
         std::thread::scope(|scope| {
@@ -146,7 +147,8 @@ impl Store {
             .collect();
         changing.note(&names)?;
         crash::point("remove: noted");
-        let gone = self.in_transaction(|transaction| {
+        // A row that came back when the machine stops would have no tree.
+        let gone = self.in_durable_transaction(|transaction| {
             let mut gone = Vec::new();
             for name in &names {
                 if delete_row(transaction, name)? {
@@ -172,6 +174,7 @@ impl Store {
         }
         let count = gone.len();
         changing.done()?;
+        crash::point("remove: done");
         Ok((count, into))
     }
 
@@ -201,6 +204,7 @@ impl Store {
                         }
                         _ => {}
                     }
+                    crash::point("sweep: file removed");
                     found.0 += 1;
                     found.1 += metadata.len();
                 }
@@ -221,8 +225,9 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub fn removals(&self) -> Result<u64, StoreError> {
-        let value = self.mark(REMOVALS)?;
-        Ok(value.and_then(|value| value.parse().ok()).unwrap_or(0))
+        self.with_database(|connection| {
+            count_of_removals(connection).map_err(|source| self.failed(source))
+        })
     }
 
     /// Keeps other processes from collecting; `None` if one does already.
@@ -231,25 +236,6 @@ impl Store {
     /// [`StoreError::Access`] when the lock cannot be used.
     pub fn collect_alone(&self) -> Result<Option<impl Drop + use<>>, StoreError> {
         Ok(self.collecting()?.map(Alone))
-    }
-
-    pub(super) fn mark(&self, name: &str) -> Result<Option<String>, StoreError> {
-        Ok(self
-            .query("SELECT value FROM marks WHERE name = ?1", [name], |row| {
-                row.get(0)
-            })?
-            .pop())
-    }
-
-    pub(super) fn set_mark(&self, name: &str, value: &str) -> Result<(), StoreError> {
-        self.in_transaction(|transaction| {
-            transaction
-                .execute(
-                    "INSERT OR REPLACE INTO marks (name, value) VALUES (?1, ?2)",
-                    [name, value],
-                )
-                .map(drop)
-        })
     }
 }
 
@@ -266,7 +252,18 @@ impl Drop for Alone {
 /// The mark that counts removals.
 const REMOVALS: &str = "removals";
 
-fn count_removal(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+pub(super) fn count_of_removals(connection: &Connection) -> rusqlite::Result<u64> {
+    let count: Option<i64> = connection
+        .prepare_cached("SELECT CAST(value AS INTEGER) FROM marks WHERE name = ?1")?
+        .query_map([REMOVALS], |row| row.get(0))?
+        .next()
+        .transpose()?;
+    Ok(count
+        .and_then(|count| u64::try_from(count).ok())
+        .unwrap_or(0))
+}
+
+pub(super) fn count_removal(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     transaction
         .prepare_cached(
             "INSERT INTO marks (name, value) VALUES (?1, '1')
@@ -288,11 +285,21 @@ fn delete_row(transaction: &Transaction<'_>, name: &str) -> rusqlite::Result<boo
         .next()
         .transpose()?;
     let Some(id) = id else { return Ok(false) };
+    delete_object(transaction, id)?;
+    Ok(true)
+}
+
+/// Deletes an object's row and what depends on it. An action that gave it and other
+/// outputs has to be done again for it, so the others are no longer its outputs either.
+pub(super) fn delete_object(transaction: &Transaction<'_>, id: i64) -> rusqlite::Result<()> {
     transaction
-        .prepare_cached("DELETE FROM realisations WHERE object = ?1")?
-        .execute(params![id])?;
+        .prepare_cached(
+            "DELETE FROM realisations WHERE action IN (
+               SELECT action FROM realisations WHERE object = ?1)",
+        )?
+        .execute([id])?;
     transaction
         .prepare_cached("DELETE FROM objects WHERE id = ?1")?
-        .execute(params![id])?;
-    Ok(true)
+        .execute([id])
+        .map(drop)
 }

@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 
 use super::add::{Addition, plan};
 use super::pool::{access, copy_checked, remove_if_unused};
-use super::{ObjectPlan, Scratch, Store, StoreError};
+use super::{ObjectPlan, Scratch, Store, StoreError, crash};
 use crate::hash::{BlobDigest, RelPath, StorePath, TreeDigest};
 use crate::listing::{Entry, Listing};
 use crate::tree::{TreeRoot, scan};
@@ -239,6 +239,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Stream`] for anything that is not as it says; the store is as before.
     pub fn import(&self, from: impl Read) -> Result<Vec<StorePath>, StoreError> {
+        let _writing = self.writing()?;
         let mut import = Import {
             store: self,
             from: Counted::new(from),
@@ -288,6 +289,7 @@ impl<R: Read> Import<'_, R> {
                 }
                 [1] => {
                     let path = self.read_object(&seen)?;
+                    crash::point("import: object read");
                     seen.insert(path);
                 }
                 [0] => {
@@ -465,6 +467,7 @@ impl<R: Read> Import<'_, R> {
             crate::tree::remove_tree(&plan.tree)?;
         }
         crate::tree::remove_tree(self.scratch.path())?;
+        crash::point("import: trees taken back");
         for blob in &self.brought {
             remove_if_unused(blob)?;
         }

@@ -8,11 +8,12 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
 
 use super::pool::{access, copy_checked};
-use super::{ObjectInfo, ObjectPlan, Store, StoreError};
+use super::{ObjectInfo, ObjectPlan, Scratch, Store, StoreError, crash};
 use crate::hash::object::Position;
 use crate::hash::{BlobDigest, RelPath, StorePath};
 use crate::listing::Entry;
@@ -74,22 +75,7 @@ impl Store {
             .into_iter()
             .flatten()
             .collect();
-        let blobs: Vec<Blob> = files
-            .into_par_iter()
-            .flat_map_iter(|path| verify_blob(path, progress))
-            .collect();
-        let mut pool = Pool::default();
-        for blob in blobs {
-            match blob {
-                Blob::Sound(inode, digest) => pool.sound.push((inode, digest)),
-                Blob::Damaged(path, problem) => pool.damaged.push((path, problem)),
-                Blob::Unused(path) => pool.unused.push(path),
-            }
-        }
-        pool.sound.sort_unstable_by_key(|(inode, _)| *inode);
-        pool.damaged.sort();
-        pool.unused.sort();
-        Ok(pool)
+        Ok(verify_blobs(files, progress))
     }
 
     /// Compares objects with what is recorded, in parallel, and returns every difference,
@@ -160,6 +146,7 @@ impl Store {
             };
             if !recorded {
                 remove_tree(&self.root().join("store").join(name))?;
+                crash::point("unrecorded: tree removed");
             }
         }
         Ok(())
@@ -175,7 +162,7 @@ impl Store {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     return Err(access("remove", path, error));
                 }
-                _ => {}
+                _ => crash::point("pool: damaged file removed"),
             }
         }
         Ok(())
@@ -187,25 +174,53 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when the sound parts cannot be put together.
     pub fn restore(&self, path: &StorePath) -> Result<bool, StoreError> {
-        let Ok(listing) = self.listing(path) else {
-            return Ok(false);
-        };
-        let old = self.host_path(path);
+        let _writing = self.writing()?;
         let scratch = self.scratch()?;
+        match self.put_together(path, &scratch)? {
+            Some(plan) => self.replace(&plan).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// As [`Store::restore`], for a caller that keeps writers out and syncs afterwards.
+    pub(super) fn restore_alone(&self, path: &StorePath) -> Result<bool, StoreError> {
+        let scratch = self.scratch()?;
+        match self.put_together(path, &scratch)? {
+            Some(plan) => self.exchange(&plan).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Makes an object's tree in a working directory, if all of its content is there.
+    fn put_together(
+        &self,
+        path: &StorePath,
+        scratch: &Scratch,
+    ) -> Result<Option<ObjectPlan>, StoreError> {
+        let Ok(listing) = self.listing(path) else {
+            return Ok(None);
+        };
         let tree = scratch.path().join("tree");
         std::fs::create_dir(&tree).map_err(|source| access("create", &tree, source))?;
+        let old = self.host_path(path);
+        let lost = AtomicBool::new(false);
         let linked = self.link_tree(&TreeRoot::open(&tree)?, &listing, |at, to| {
             let Some(Entry::File { digest, .. }) = listing.get(at) else {
                 return Ok(());
             };
             let from = old.join(at.as_str());
+            // Content that is gone is an answer; a disk that is full is not.
+            let sound =
+                TreeRoot::open(&old).is_ok_and(|old| hash_of(&old, at).as_ref() == Ok(digest));
+            lost.fetch_or(!sound, Ordering::Relaxed);
             let mut from = File::open(&from).map_err(|source| access("read", &from, source))?;
             copy_checked(&mut from, to, *digest)
         });
-        if linked.is_err() {
-            return Ok(false);
+        if lost.into_inner() {
+            return Ok(None);
         }
-        self.replace(&ObjectPlan {
+        linked?;
+        Ok(Some(ObjectPlan {
             path: path.clone(),
             listing,
             references: Vec::<Hit>::new(),
@@ -213,8 +228,7 @@ impl Store {
             positions: Vec::<Position>::new(),
             patches: std::collections::BTreeMap::new(),
             sealed: true,
-        })?;
-        Ok(true)
+        }))
     }
 
     fn verify_object(&self, object: &ObjectInfo, pool: &Pool) -> Result<Vec<Damage>, StoreError> {
@@ -325,12 +339,13 @@ fn wrong_content(
     found: &Found,
     pool: &Pool,
 ) -> Option<String> {
-    let actual = match pool.find(found.inode) {
-        Some(actual) => actual,
-        None => match hash_of(root, path) {
-            Ok(actual) => actual,
-            Err(problem) => return Some(problem),
-        },
+    // An inode may have become another file since the pool was read.
+    if pool.find(found.inode) == Some(digest) {
+        return None;
+    }
+    let actual = match hash_of(root, path) {
+        Ok(actual) => actual,
+        Err(problem) => return Some(problem),
     };
     (actual != digest).then(|| format!("has digest {actual} instead of {digest}"))
 }
@@ -340,6 +355,26 @@ fn hash_of(root: &TreeRoot, path: &RelPath) -> Result<BlobDigest, String> {
     hash_stream(&mut file, |_| Ok(()))
         .map(|(digest, _)| digest)
         .map_err(|error| format!("cannot be read ({error})"))
+}
+
+/// Hashes files of the pool; one that is not there is nothing.
+pub(super) fn verify_blobs(files: Vec<PathBuf>, progress: &(dyn Fn(u64) + Sync)) -> Pool {
+    let blobs: Vec<Blob> = files
+        .into_par_iter()
+        .flat_map_iter(|path| verify_blob(path, progress))
+        .collect();
+    let mut pool = Pool::default();
+    for blob in blobs {
+        match blob {
+            Blob::Sound(inode, digest) => pool.sound.push((inode, digest)),
+            Blob::Damaged(path, problem) => pool.damaged.push((path, problem)),
+            Blob::Unused(path) => pool.unused.push(path),
+        }
+    }
+    pool.sound.sort_unstable_by_key(|(inode, _)| *inode);
+    pool.damaged.sort();
+    pool.unused.sort();
+    pool
 }
 
 /// Looks at one file of the pool; one that is gone by now is nothing.

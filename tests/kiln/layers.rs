@@ -35,7 +35,8 @@ const IMPURE: [&str; 6] = [
     "rustix::",
 ];
 
-fn sources(directory: &Path) -> Vec<(String, String)> {
+/// Returns every source file below a directory, with its code that is not for tests.
+pub fn sources(directory: &Path) -> Vec<(String, String)> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();

@@ -8,12 +8,17 @@
 )]
 
 mod build;
+mod crash;
 mod evaluation;
 mod golden;
 mod image;
 mod layers;
 mod messages;
+<<<<<<< HEAD
 mod questions;
+=======
+mod reboot;
+>>>>>>> safety
 mod reproduce;
 mod store;
 mod world;

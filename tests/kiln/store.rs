@@ -1,12 +1,6 @@
 //! The store keeps its word: damage is found, several processes share it.
 
-use std::os::unix::fs::PermissionsExt;
-
-use crate::world::World;
-
-fn unlock(path: &std::path::Path, mode: u32) {
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
-}
+use crate::world::{World, unlock};
 
 #[test]
 fn verify_names_every_kind_of_damage() {

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{LazyLock, Mutex};
@@ -109,6 +110,17 @@ fn host_files() -> BTreeSet<PathBuf> {
         files.insert(path);
     }
     files
+}
+
+/// Gives a file or directory a mode.
+pub fn unlock(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// Loses the content of a file under all its names, as a file system may.
+pub fn truncate(path: &Path) {
+    unlock(path, 0o644);
+    std::fs::write(path, "").unwrap();
 }
 
 /// A project with a store of its own.
@@ -237,6 +249,25 @@ impl World {
         assert_eq!(run.status, 0, "{run:?}");
         let line = run.stdout.lines().next_back().unwrap();
         PathBuf::from(line.replace("[DIR]", self.path().to_str().unwrap()))
+    }
+
+    /// Makes the store look as if the machine had stopped since content was brought.
+    pub fn reboot(&self) {
+        let text = std::fs::read_to_string(self.unsynced()).unwrap();
+        let (_, rest) = text.split_once('\n').unwrap();
+        std::fs::write(self.unsynced(), format!("another-boot\n{rest}")).unwrap();
+    }
+
+    /// Makes the store look as if content had been brought long ago.
+    pub fn wait_long(&self) {
+        let text = std::fs::read_to_string(self.unsynced()).unwrap();
+        let boot = text.lines().next().unwrap();
+        std::fs::write(self.unsynced(), format!("{boot}\n1000\n..")).unwrap();
+    }
+
+    /// Returns the file that says what is not on the disk.
+    pub fn unsynced(&self) -> PathBuf {
+        self.store().join("locks/unsynced")
     }
 
     /// Asserts that the store still works.
