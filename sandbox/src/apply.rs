@@ -1,49 +1,80 @@
 //! Performs the plan: one loop, no decisions.
+//!
+//! The loop starts in the monitor. Two steps split the process, and the child goes on with
+//! the list; so monitor, init and builder each leave the loop at their own place.
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use nix::libc;
-use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat, symlinkat};
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
-    fsconfig_create, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree, unmount,
-};
+use nix::unistd::{Gid, Uid};
+use rustix::fs::CWD;
+use rustix::mount::{MountPropagationFlags, MoveMountFlags, UnmountFlags, move_mount, unmount};
 
-use crate::plan::Step;
-use crate::request::Access;
-use crate::sys;
+use crate::child::{self, Pipes};
+use crate::lock::{self, Lock};
+use crate::mounts::{self, Captured};
+use crate::request::Weakness;
+use crate::step::{Resource, Step};
+use crate::wire::Report;
+use crate::{copy, identity, landlock, seccomp, sys};
 
 /// What the loop holds between steps.
-#[derive(Default)]
-struct World {
-    captured: VecDeque<OwnedFd>,
+pub(crate) struct World {
+    pub pipes: Pipes,
+    /// Lets files of root's appear as files of the id that root becomes.
+    pub id_map: Option<OwnedFd>,
+    captured: VecDeque<Captured>,
+    input: Option<OwnedFd>,
     root: Option<OwnedFd>,
+    /// Who the process was when it entered the namespaces.
+    outside: Option<(Uid, Gid)>,
+    /// The directory that `/proc` is mounted on.
+    below_proc: Option<OwnedFd>,
 }
 
-/// A step that the system refused.
-#[derive(Debug)]
-pub(crate) struct StepFailure {
-    pub step: String,
-    pub source: io::Error,
+/// Why a step was not done.
+pub(crate) enum Refusal {
+    /// The system refused it.
+    System(io::Error),
+    /// The host lacks something that the request does not do without.
+    Needed(Weakness),
+    /// A lock does not hold.
+    Open(Lock),
 }
 
-/// Performs steps in order, and stops at the first that fails.
-pub(crate) fn apply(steps: &[Step]) -> Result<(), StepFailure> {
-    let mut world = World::default();
-    for step in steps {
-        world.perform(step).map_err(|source| StepFailure {
-            step: step.to_string(),
-            source,
-        })?;
+impl<E: Into<io::Error>> From<E> for Refusal {
+    fn from(error: E) -> Self {
+        Self::System(error.into())
     }
-    Ok(())
 }
 
 fn broken(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, what)
+}
+
+/// Performs steps in order; the first that fails is reported and ends the process.
+pub(crate) fn perform(steps: &[Step], pipes: Pipes, id_map: Option<OwnedFd>) -> ! {
+    let mut world = World {
+        pipes,
+        id_map,
+        captured: VecDeque::new(),
+        input: None,
+        root: None,
+        outside: None,
+        below_proc: None,
+    };
+    for (at, step) in steps.iter().enumerate() {
+        let rest = steps.get(at + 1..).unwrap_or(&[]);
+        match world.perform(step, rest) {
+            Ok(()) => {}
+            Err(Refusal::System(error)) => world.pipes.fail(&step.to_string(), &error),
+            Err(Refusal::Needed(weakness)) => world.pipes.end(&Report::Needed(weakness)),
+            Err(Refusal::Open(lock)) => world.pipes.end(&Report::Open(lock)),
+        }
+    }
+    world.pipes.fail("execute anything", &broken("no program"))
 }
 
 impl World {
@@ -53,186 +84,223 @@ impl World {
             .ok_or_else(|| broken("the new root is not mounted yet"))
     }
 
-    fn perform(&mut self, step: &Step) -> io::Result<()> {
+    fn next_captured(&mut self) -> io::Result<Captured> {
+        self.captured
+            .pop_front()
+            .ok_or_else(|| broken("nothing captured"))
+    }
+
+    /// Goes without something, if the request allows it, and says so.
+    fn without(&mut self, weakness: Weakness, optional: bool) -> Result<(), Refusal> {
+        if optional {
+            Ok(self.pipes.tell(&Report::Missing(weakness))?)
+        } else {
+            Err(Refusal::Needed(weakness))
+        }
+    }
+
+    fn perform(&mut self, step: &Step, rest: &[Step]) -> Result<(), Refusal> {
         match step {
-            Step::MakeMountsPrivate => Ok(rustix::mount::mount_change(
-                "/",
-                rustix::mount::MountPropagationFlags::PRIVATE
-                    | rustix::mount::MountPropagationFlags::REC,
-            )?),
-            Step::Capture { source, access } => {
-                self.captured.push_back(capture(source, *access)?);
-                Ok(())
+            Step::LeaveRoot { optional } => {
+                if !identity::leave_root(self.id_map.as_ref(), &mut self.captured)? {
+                    self.without(Weakness::RootOutside, *optional)?;
+                }
+                self.id_map = None;
             }
+            Step::StayRoot { optional } => self.without(Weakness::RootOutside, *optional)?,
+            Step::EnterNamespaces { optional } => {
+                self.outside = Some((Uid::effective(), Gid::effective()));
+                for missing in identity::enter_namespaces()? {
+                    self.without(missing, optional.contains(&missing))?;
+                }
+            }
+            Step::StartInit => self.start_init()?,
+            Step::StartBuilder => self.start_builder(rest)?,
+            Step::Landlock {
+                trees,
+                files,
+                optional,
+            } => {
+                let terminal = self.pipes.log.as_fd();
+                if !landlock::restrict(trees, files, terminal)? {
+                    self.without(Weakness::Landlock, *optional)?;
+                }
+            }
+            Step::CheckLocks { read_only } => {
+                lock::check(read_only).map_err(Refusal::Open)?;
+            }
+            Step::Capture { .. }
+            | Step::OpenInput(_)
+            | Step::EmptyInput
+            | Step::MountRoot
+            | Step::Directory { .. }
+            | Step::Symlink { .. }
+            | Step::File { .. }
+            | Step::Attach { .. }
+            | Step::MountTmpfs { .. }
+            | Step::Copy { .. }
+            | Step::MountProc
+            | Step::Mask { .. }
+            | Step::Cover { .. }
+            | Step::MakeMountsPrivate
+            | Step::PivotRoot
+            | Step::SealRoot => self.perform_on_tree(step)?,
+            other => self.perform_on_process(other)?,
+        }
+        Ok(())
+    }
+
+    /// Performs a step that changes what files there are.
+    fn perform_on_tree(&mut self, step: &Step) -> io::Result<()> {
+        match step {
+            Step::Capture { source, access } => {
+                self.captured.push_back(mounts::capture(source, *access)?);
+            }
+            Step::OpenInput(source) => self.input = Some(mounts::open_input(source)?),
+            Step::EmptyInput => self.input = Some(io::pipe()?.0.into()),
+            Step::MakeMountsPrivate => rustix::mount::mount_change(
+                "/",
+                MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+            )?,
             Step::MountRoot => {
-                let root = new_mount("tmpfs", &[("mode", "0755"), ("size", "64m")])?;
+                let root = mounts::new_mount("tmpfs", &[("mode", "0755"), ("size", "64m")])?;
                 move_mount(&root, "", CWD, "/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
                 rustix::process::fchdir(&root)?;
                 self.root = Some(root);
-                Ok(())
             }
-            Step::Directory { path } => make_directories(self.root()?, path),
-            Step::Symlink { path, target } => {
-                make_parents(self.root()?, path)?;
-                Ok(symlinkat(target.as_str(), self.root()?, path.as_str())?)
-            }
+            Step::Directory { path } => mounts::make_directories(self.root()?, path)?,
+            Step::Symlink { path, target } => mounts::symlink(self.root()?, path, target)?,
             Step::File {
                 path,
                 content,
                 executable,
             } => {
                 let mode = if *executable { 0o755 } else { 0o644 };
-                write_file(self.root()?, path, content, mode)
+                mounts::write_file(self.root()?, path, content, mode)?;
             }
-            Step::Attach { path, directory } => {
-                let mount = self
-                    .captured
-                    .pop_front()
-                    .ok_or_else(|| broken("nothing captured"))?;
-                if *directory {
-                    make_directories(self.root()?, path)?;
-                } else {
-                    write_file(self.root()?, path, b"", 0o644)?;
-                }
-                attach(&mount, self.root()?, path)
+            Step::Attach { path } => {
+                let captured = self.next_captured()?;
+                captured.attach(self.root()?, path)?;
             }
-            Step::MountTmpfs { path, mode } => {
-                let mount = new_mount("tmpfs", &[("mode", mode)])?;
-                make_directories(self.root()?, path)?;
-                attach(&mount, self.root()?, path)
+            Step::MountTmpfs {
+                path,
+                mode,
+                size_bytes,
+            } => mounts::mount_tmpfs(self.root()?, path, *mode, *size_bytes)?,
+            Step::Copy { path } => {
+                let captured = self.next_captured()?;
+                copy::copy(
+                    &captured.mount,
+                    &mounts::open_directory(self.root()?, path)?,
+                )?;
             }
-            Step::MountProc => {
-                let mount = new_mount("proc", &[])?;
-                sys::mount_setattr(&mount, libc::MOUNT_ATTR_RDONLY, false)?;
-                make_directories(self.root()?, "proc")?;
-                attach(&mount, self.root()?, "proc")
+            Step::MountProc => self.below_proc = Some(mounts::mount_proc(self.root()?)?),
+            Step::Mask { path } => mounts::mask(self.root()?, self.below_proc()?, path)?,
+            Step::Cover { path, content } => {
+                mounts::cover(self.root()?, self.below_proc()?, path, content)?;
             }
             Step::PivotRoot => {
                 // The old root ends up on top of the new one, and is then let go of.
                 rustix::process::pivot_root(".", ".")?;
                 unmount(".", UnmountFlags::DETACH)?;
-                Ok(rustix::process::chdir("/")?)
+                rustix::process::chdir("/")?;
             }
-            Step::SealRoot => {
-                let attributes =
-                    libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
-                sys::mount_setattr(self.root()?, attributes, false)
+            Step::SealRoot => mounts::seal(self.root()?)?,
+            _ => return Err(broken("no step of the file tree")),
+        }
+        Ok(())
+    }
+
+    fn below_proc(&self) -> io::Result<&OwnedFd> {
+        self.below_proc
+            .as_ref()
+            .ok_or_else(|| broken("`/proc` is not mounted yet"))
+    }
+
+    /// Performs a step that changes what the process is and may do.
+    fn perform_on_process(&mut self, step: &Step) -> io::Result<()> {
+        match step {
+            Step::ShiftClocks(clocks) => identity::shift_clocks(*clocks),
+            Step::MapIds { uid, gid } => {
+                let outside = self
+                    .outside
+                    .ok_or_else(|| broken("no namespace was entered yet"))?;
+                identity::map_ids(*uid, *gid, outside)
             }
+            Step::NextPid(pid) => identity::next_pid(*pid),
             Step::LoopbackUp => sys::loopback_up(sys::control_socket()?.as_fd()),
-            Step::HostName(name) => {
-                nix::unistd::sethostname(name)?;
-                sys::set_domain_name("(none)")
-            }
-            Step::DropCapabilities => drop_capabilities(),
+            Step::HostName(name) => Ok(nix::unistd::sethostname(name)?),
+            Step::DomainName(name) => sys::set_domain_name(name),
+            Step::NewKeyring => identity::new_keyring(),
+            Step::DropCapabilities => identity::drop_capabilities(),
             Step::NoNewPrivileges => Ok(nix::sys::prctl::set_no_new_privs()?),
             Step::Undumpable => Ok(nix::sys::prctl::set_dumpable(false)?),
+            Step::OpenSession => Ok(nix::unistd::setsid().map(drop)?),
+            Step::ControlTerminal(_) => sys::control_terminal(self.pipes.log.as_fd()),
+            Step::Limit { resource, value } => identity::limit(*resource, *value),
+            Step::Umask(mask) => {
+                rustix::process::umask(rustix::fs::Mode::from_raw_mode(*mask));
+                Ok(())
+            }
+            Step::Processors(cores) => identity::choose_processors(cores),
+            Step::FixAddresses => {
+                identity::add_personality(nix::sys::personality::Persona::ADDR_NO_RANDOMIZE)
+            }
+            Step::Release26 => identity::add_personality(nix::sys::personality::Persona::UNAME26),
+            Step::Enter(path) => Ok(rustix::process::chdir(path.as_str())?),
+            Step::StandardDescriptors => self.connect(),
+            Step::ResetSignals => sys::reset_signals(),
+            Step::CloseDescriptors => sys::close_on_execute_from(3),
+            Step::FilterSystemCalls => seccomp::install(),
+            Step::Execute {
+                command,
+                environment,
+            } => Err(sys::execute(command, environment)),
+            _ => Err(broken("no step of the process")),
+        }
+    }
+
+    /// Connects the standard descriptors; a terminal serves as input too.
+    fn connect(&mut self) -> io::Result<()> {
+        let log = self.pipes.log.as_fd();
+        if rustix::termios::isatty(log) {
+            sys::duplicate_to(log, 0)?;
+        } else if let Some(input) = &self.input {
+            sys::duplicate_to(input.as_fd(), 0)?;
+        } else {
+            sys::duplicate_to(File::open("/dev/null")?.as_fd(), 0)?;
+        }
+        sys::duplicate_to(log, 1)?;
+        sys::duplicate_to(log, 2)
+    }
+
+    /// Goes on as init; the parent stays behind as the monitor.
+    fn start_init(&mut self) -> io::Result<()> {
+        let (alive, alive_writer) = io::pipe()?;
+        if let Some(init) = sys::fork()? {
+            drop(alive);
+            child::watch(&mut self.pipes, init)
+        }
+        drop(alive_writer);
+        child::follow_monitor(&alive.into())
+    }
+
+    /// Goes on as the builder; the parent stays behind as init.
+    fn start_builder(&mut self, rest: &[Step]) -> io::Result<()> {
+        match sys::fork()? {
+            None => Ok(()),
+            Some(builder) => child::reap(&mut self.pipes, builder, process_limit(rest)),
         }
     }
 }
 
-/// Returns a mount of a host path that is attached nowhere, with its attributes set.
-fn capture(source: &std::path::Path, access: Access) -> io::Result<OwnedFd> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_RECURSIVE
-        | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
-    let mount = open_tree(CWD, source, flags)
-        .map_err(|errno| io::Error::new(io::Error::from(errno).kind(), io::Error::from(errno)))?;
-    let mut attributes = libc::MOUNT_ATTR_NOSUID;
-    // Devices are files of the host's `/dev`; anything else must not be one.
-    if !source.starts_with("/dev") {
-        attributes |= libc::MOUNT_ATTR_NODEV;
-    }
-    if access == Access::ReadOnly {
-        attributes |= libc::MOUNT_ATTR_RDONLY;
-    }
-    sys::mount_setattr(&mount, attributes, true)?;
-    Ok(mount)
-}
-
-fn new_mount(kind: &str, options: &[(&str, &str)]) -> io::Result<OwnedFd> {
-    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
-    for (key, value) in options {
-        fsconfig_set_string(context.as_fd(), *key, *value)?;
-    }
-    fsconfig_create(context.as_fd())?;
-    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-    Ok(fsmount(
-        context.as_fd(),
-        FsMountFlags::FSMOUNT_CLOEXEC,
-        attributes,
-    )?)
-}
-
-fn attach(mount: &OwnedFd, root: &OwnedFd, path: &str) -> io::Result<()> {
-    Ok(move_mount(
-        mount,
-        "",
-        root,
-        path,
-        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
-    )?)
-}
-
-/// Creates a directory below the new root. Nobody else is in it yet, and every path was
-/// checked to be plain.
-fn make_directories(root: &OwnedFd, path: &str) -> io::Result<()> {
-    for (end, _) in path.match_indices('/').chain([(path.len(), "")]) {
-        match mkdirat(
-            root,
-            path.get(..end).unwrap_or(path),
-            Mode::from_raw_mode(0o755),
-        ) {
-            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-    }
-    Ok(())
-}
-
-fn make_parents(root: &OwnedFd, path: &str) -> io::Result<()> {
-    match path.rsplit_once('/') {
-        Some((parent, _)) => make_directories(root, parent),
-        None => Ok(()),
-    }
-}
-
-fn write_file(root: &OwnedFd, path: &str, content: &[u8], mode: u32) -> io::Result<()> {
-    make_parents(root, path)?;
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = openat(root, path, flags, Mode::from_raw_mode(mode))?;
-    File::from(file).write_all(content)
-}
-
-fn drop_capabilities() -> io::Result<()> {
-    use rustix::thread::{
-        CapabilitiesSecureBits, CapabilitySet, CapabilitySets, clear_ambient_capability_set,
-        remove_capability_from_bounding_set, set_capabilities, set_capabilities_secure_bits,
-    };
-    for capability in CapabilitySet::all().iter() {
-        match remove_capability_from_bounding_set(capability) {
-            // A capability that this kernel does not know cannot be gained either.
-            Ok(()) | Err(rustix::io::Errno::INVAL) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-    }
-    let locked = CapabilitiesSecureBits::NO_ROOT
-        | CapabilitiesSecureBits::NO_ROOT_LOCKED
-        | CapabilitiesSecureBits::NO_SETUID_FIXUP
-        | CapabilitiesSecureBits::NO_SETUID_FIXUP_LOCKED
-        | CapabilitiesSecureBits::KEEP_CAPS_LOCKED
-        | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE
-        | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED;
-    set_capabilities_secure_bits(locked)?;
-    clear_ambient_capability_set()?;
-    let none = CapabilitySet::empty();
-    set_capabilities(
-        None,
-        CapabilitySets {
-            effective: none,
-            permitted: none,
-            inheritable: none,
-        },
-    )?;
-    Ok(())
+/// Returns the limit on processes that the builder will set for itself.
+fn process_limit(steps: &[Step]) -> Option<u64> {
+    steps.iter().find_map(|step| match step {
+        Step::Limit {
+            resource: Resource::Processes,
+            value,
+        } => Some(*value),
+        _ => None,
+    })
 }

@@ -1,33 +1,28 @@
-//! The three processes inside: monitor, init and builder.
+//! The processes of the sandbox: server, monitor, init and builder.
 //!
-//! The monitor is this executable started again, so it has one thread, no descriptors but
-//! the standard three, and none of the parent's memory. It holds one end of a pipe whose
-//! other end the parent holds (the life line): when that end closes, it kills init, and
-//! with init the kernel kills everything in the namespaces.
+//! The server is this executable started again, so it has one thread, no descriptors but
+//! its own, and none of the parent's memory. For each run it forks a monitor, which
+//! performs the plan. The monitor holds one end of a pipe whose other end the parent holds
+//! (the life line): when that end closes, it kills init, and with init the kernel kills
+//! everything in the namespaces.
 
-use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sched::CloneFlags;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use crate::plan::{self, Builder, Step};
-use crate::request::SandboxRequest;
-use crate::wire::{Report, receive, send};
-use crate::{apply, seccomp, sys};
+use crate::step::Step;
+use crate::wire::{Report, receive, receive_descriptors, send};
+use crate::{apply, identity, seccomp, sys};
 
-/// The argument that turns this executable into the monitor.
+/// The argument that turns this executable into the server.
 pub(crate) const CHILD_ARGUMENT: &str = "__kiln-sandbox-child";
 
-/// The step in which the host's permission is needed.
-pub(crate) const ENTER: &str = "enter new namespaces";
-
-/// Becomes the sandbox child, and never returns, if this process was started as one.
+/// Becomes the sandbox's server, and never returns, if this process was started as one.
 ///
 /// Call it first in `main`: no thread may exist yet.
 pub fn enter_if_asked() {
@@ -36,111 +31,96 @@ pub fn enter_if_asked() {
         .next()
         .is_some_and(|argument| argument == CHILD_ARGUMENT)
     {
-        monitor();
+        // There is nobody to tell: the parent sees a server that is gone.
+        sys::exit_now(if serve().is_ok() { 0 } else { 3 });
     }
+}
+
+/// Starts a monitor for each message, until the parent's end of the socket closes.
+fn serve() -> io::Result<()> {
+    sys::close_from(3)?;
+    // Interrupts from the parent's terminal are the parent's to judge.
+    nix::unistd::setsid()?;
+    let socket = sys::take_standard_input()?;
+    let id_map = if nix::unistd::geteuid().is_root() {
+        identity::id_map().ok()
+    } else {
+        None
+    };
+    seccomp::compile()?;
+    sys::ignore_children()?;
+    while let Some([life, status, log]) = receive_descriptors(&socket)? {
+        let pipes = Pipes {
+            life: life.into(),
+            status: status.into(),
+            log,
+        };
+        match sys::fork() {
+            Ok(Some(_)) => {}
+            Ok(None) => {
+                drop(socket);
+                monitor(pipes, id_map)
+            }
+            Err(error) => pipes.fork_failed(&error)?,
+        }
+    }
+    Ok(())
 }
 
 /// The descriptors that the monitor and its children share.
-struct Pipes {
-    /// The request, and then silence until the parent ends.
+pub(crate) struct Pipes {
+    /// The plan, and then silence until the parent ends.
     life: File,
     /// Reports to the parent.
     status: File,
-    /// What the builder writes.
-    log: OwnedFd,
+    /// What the builder writes to.
+    pub log: OwnedFd,
 }
 
 impl Pipes {
-    /// Moves the standard descriptors out of the way, to where `execve` closes them.
-    fn take() -> io::Result<Self> {
-        let away = |number| -> io::Result<OwnedFd> {
-            let standard = sys::adopt(number);
-            let moved = rustix::io::fcntl_dupfd_cloexec(&standard, 10)?;
-            // The standard numbers stay taken, so that nothing else ends up there.
-            std::mem::forget(standard);
-            Ok(moved)
-        };
-        Ok(Self {
-            life: away(0)?.into(),
-            status: away(1)?.into(),
-            log: away(2)?,
-        })
+    /// Reports that a step failed, and ends the process.
+    pub(crate) fn fail(&mut self, step: &str, source: &io::Error) -> ! {
+        self.end(&failed(step, source))
     }
 
-    fn fail(&mut self, step: &str, source: &io::Error) -> ! {
-        fail(&mut self.status, step, source)
+    /// Reports why there is no run, and ends the process.
+    pub(crate) fn end(&mut self, report: &Report) -> ! {
+        // If even this fails, the parent sees a child that said nothing.
+        sys::exit_now(if self.tell(report).is_ok() { 1 } else { 3 })
+    }
+
+    /// Reports something.
+    pub(crate) fn tell(&mut self, report: &Report) -> io::Result<()> {
+        send(&mut self.status, report)
+    }
+
+    fn fork_failed(mut self, source: &io::Error) -> io::Result<()> {
+        self.tell(&failed("start a monitor", source))
     }
 }
 
-fn fail(status: &mut File, step: &str, source: &io::Error) -> ! {
-    let errno = source.raw_os_error().unwrap_or(0);
-    let report = Report::Failed {
+fn failed(step: &str, source: &io::Error) -> Report {
+    Report::Failed {
         step: step.to_owned(),
-        errno,
-    };
-    // If even this fails, the parent sees a child that said nothing.
-    sys::exit_now(if send(status, &report).is_ok() { 1 } else { 3 })
+        errno: source.raw_os_error().unwrap_or(0),
+    }
 }
 
-fn monitor() -> ! {
-    if sys::close_from(3).is_err() {
-        sys::exit_now(3);
+fn monitor(mut pipes: Pipes, id_map: Option<OwnedFd>) -> ! {
+    let prepared =
+        sys::reset_children().and_then(|()| Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?));
+    if let Err(error) = prepared {
+        pipes.fail("follow the parent", &error);
     }
-    let Ok(mut pipes) = Pipes::take() else {
-        sys::exit_now(3)
-    };
-    let request = match receive::<SandboxRequest>(&mut pipes.life) {
-        Ok(Some(request)) => request,
+    match receive::<Vec<Step>>(&mut pipes.life) {
+        Ok(Some(steps)) => apply::perform(&steps, pipes, id_map),
         Ok(None) => sys::exit_now(3),
-        Err(error) => pipes.fail("read the request", &error),
-    };
-    if let Err(error) = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL) {
-        pipes.fail("follow the parent", &error.into());
-    }
-    if let Err(error) = enter_namespaces(request.uid, request.gid) {
-        pipes.fail(ENTER, &error);
-    }
-    let steps = plan::steps(&request, |source| {
-        std::fs::symlink_metadata(source).is_ok_and(|metadata| metadata.is_dir())
-    });
-    let builder = plan::builder(&request);
-    let (alive, alive_writer) = match io::pipe() {
-        Ok((reader, writer)) => (OwnedFd::from(reader), OwnedFd::from(writer)),
-        Err(error) => pipes.fail("make a pipe", &error),
-    };
-    match sys::fork() {
-        Ok(None) => {
-            drop(alive_writer);
-            init(pipes, &alive, &steps, &builder)
-        }
-        Ok(Some(init)) => {
-            drop(alive);
-            watch(pipes, init)
-        }
-        Err(error) => pipes.fail("start init", &error),
+        Err(error) => pipes.fail("read the plan", &error),
     }
 }
 
-fn enter_namespaces(uid: u32, gid: u32) -> io::Result<()> {
-    let (outer_uid, outer_gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
-    nix::sched::unshare(
-        CloneFlags::CLONE_NEWUSER
-            | CloneFlags::CLONE_NEWNS
-            | CloneFlags::CLONE_NEWPID
-            | CloneFlags::CLONE_NEWNET
-            | CloneFlags::CLONE_NEWIPC
-            | CloneFlags::CLONE_NEWUTS
-            | CloneFlags::CLONE_NEWCGROUP
-            | CloneFlags::from_bits_retain(libc::CLONE_NEWTIME),
-    )?;
-    std::fs::write("/proc/self/setgroups", "deny")?;
-    std::fs::write("/proc/self/uid_map", format!("{uid} {outer_uid} 1"))?;
-    std::fs::write("/proc/self/gid_map", format!("{gid} {outer_gid} 1"))
-}
-
-/// Waits for init to end, or kills it when the parent lets go.
-fn watch(mut pipes: Pipes, init: Pid) -> ! {
-    drop(pipes.log);
+/// As the monitor: waits for init to end, or kills it when the parent lets go.
+pub(crate) fn watch(pipes: &mut Pipes, init: Pid) -> ! {
     let init_fd = rustix::process::Pid::from_raw(init.as_raw())
         .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))
         .and_then(|pid| {
@@ -162,166 +142,66 @@ fn watch(mut pipes: Pipes, init: Pid) -> ! {
         }
     }
     // Either it has ended, which makes this harmless, or it must.
-    if nix::sys::signal::kill(init, nix::sys::signal::Signal::SIGKILL).is_err() {
+    if nix::sys::signal::kill(init, Signal::SIGKILL).is_err() {
         sys::exit_now(3);
     }
     // Init can be waited for only when every process of its namespace is dead.
     let Ok((_, _, usage)) = sys::wait_any(init.as_raw()) else {
         sys::exit_now(3)
     };
-    let micros =
-        |time: libc::timeval| u64::try_from(time.tv_sec * 1_000_000 + time.tv_usec).unwrap_or(0);
-    let report = Report::Used {
-        cpu_micros: micros(usage.ru_utime) + micros(usage.ru_stime),
-        peak_memory_bytes: u64::try_from(usage.ru_maxrss).unwrap_or(0) * 1024,
-    };
-    sys::exit_now(if send(&mut pipes.status, &report).is_ok() {
-        0
-    } else {
-        3
-    })
+    let report = Report::Used(sys::used(&usage));
+    sys::exit_now(if pipes.tell(&report).is_ok() { 0 } else { 3 })
 }
 
-fn init(mut pipes: Pipes, alive: &OwnedFd, steps: &[Step], builder: &Builder) -> ! {
-    if let Err(error) = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL) {
-        pipes.fail("follow the monitor", &error.into());
-    }
+/// As init: dies with the monitor from now on, or at once if that is dead already.
+pub(crate) fn follow_monitor(alive: &OwnedFd) -> io::Result<()> {
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
     // A monitor that died before that call cannot send the signal any more.
     let mut watched = [PollFd::new(alive.as_fd(), PollFlags::POLLIN)];
     if poll(&mut watched, PollTimeout::ZERO) != Ok(0) {
         sys::exit_now(3);
     }
-    if let Err(failure) = apply::apply(steps) {
-        pipes.fail(&failure.step, &failure.source);
-    }
-    let pid = match sys::fork() {
-        Ok(None) => become_program(pipes, builder),
-        Ok(Some(pid)) => pid,
-        Err(error) => pipes.fail("start the builder", &error),
-    };
-    // Only the builder writes to the log, and only the monitor holds the life line.
-    let Pipes { mut status, .. } = pipes;
+    Ok(())
+}
+
+/// As init: collects what dies until the builder has ended, and ends with it.
+pub(crate) fn reap(pipes: &mut Pipes, builder: Pid, process_limit: Option<u64>) -> ! {
     loop {
         match sys::wait_any(-1) {
-            Ok((ended, raw, _)) if ended == pid.as_raw() => {
+            Ok((ended, raw, _)) if ended == builder.as_raw() => {
                 let report = match sys::decode_status(raw) {
                     Ok(status) => Report::Exited(status),
                     Err(signal) => Report::Signaled(signal),
                 };
+                if report != Report::Exited(0)
+                    && process_limit.is_some_and(at_process_limit)
+                    && pipes.tell(&Report::AtProcessLimit).is_err()
+                {
+                    sys::exit_now(3);
+                }
                 // Whatever else still runs dies with this process.
-                sys::exit_now(if send(&mut status, &report).is_ok() {
-                    0
-                } else {
-                    3
-                });
+                sys::exit_now(if pipes.tell(&report).is_ok() { 0 } else { 3 });
             }
             Ok(_) => {}
-            Err(error) => fail(&mut status, "wait for the builder", &error),
+            Err(error) => pipes.fail("wait for the builder", &error),
         }
     }
 }
 
-fn become_program(mut pipes: Pipes, builder: &Builder) -> ! {
-    let (step, error) = match prepare(&pipes, builder) {
-        Err(failure) => failure,
-        Ok((program, arguments, environment)) => (
-            format!(
-                "execute `{}`",
-                builder.command.first().map_or("", String::as_str)
-            ),
-            sys::execute(&program, &arguments, &environment),
-        ),
-    };
-    pipes.fail(&step, &error)
-}
-
-type Prepared = (CString, Vec<CString>, Vec<CString>);
-
-/// Does everything up to `execve`; names the step that failed.
-fn prepare(pipes: &Pipes, builder: &Builder) -> Result<Prepared, (String, io::Error)> {
-    let words = |words: &[String]| -> io::Result<Vec<CString>> {
-        words
-            .iter()
-            .map(|word| CString::new(word.as_str()).map_err(io::Error::other))
-            .collect()
-    };
-    let arguments = words(&builder.command);
-    let environment = words(&builder.environment);
-    step("open a session", || Ok(nix::unistd::setsid().map(drop)?))?;
-    step("set the limits", || set_limits(builder))?;
-    step("set the umask", || {
-        rustix::process::umask(rustix::fs::Mode::from_raw_mode(builder.umask));
-        Ok(())
-    })?;
-    step("choose processors", || choose_cores(builder))?;
-    if !builder.aslr {
-        step("fix addresses", || {
-            use nix::sys::personality::{Persona, get, set};
-            Ok(set(get()? | Persona::ADDR_NO_RANDOMIZE).map(drop)?)
-        })?;
+/// Returns whether the limit was reached when the builder ended, by trying to start one
+/// more process in its place.
+fn at_process_limit(limit: u64) -> bool {
+    let lowered = getrlimit(Resource::RLIMIT_NPROC).and_then(|(_, hard)| {
+        let others = limit.min(hard).saturating_sub(1);
+        setrlimit(Resource::RLIMIT_NPROC, others, hard)
+    });
+    if lowered.is_err() {
+        return false;
     }
-    step("enter the working directory", || {
-        Ok(rustix::process::chdir(builder.working_directory.as_str())?)
-    })?;
-    step("connect the standard descriptors", || {
-        let null = File::open("/dev/null")?;
-        sys::duplicate_to(null.as_fd(), 0)?;
-        sys::duplicate_to(pipes.log.as_fd(), 1)?;
-        sys::duplicate_to(pipes.log.as_fd(), 2)
-    })?;
-    step("reset signals", sys::reset_signals)?;
-    step("close every other descriptor", || {
-        sys::close_on_execute_from(3)
-    })?;
-    let arguments = step("prepare the arguments", || arguments)?;
-    let environment = step("prepare the environment", || environment)?;
-    let program = step("prepare the arguments", || {
-        arguments
-            .first()
-            .cloned()
-            .ok_or_else(|| io::ErrorKind::InvalidInput.into())
-    })?;
-    step("install the system call filters", || {
-        for filter in seccomp::filters().map_err(io::Error::other)? {
-            seccompiler::apply_filter(&filter).map_err(io::Error::other)?;
-        }
-        Ok(())
-    })?;
-    Ok((program, arguments, environment))
-}
-
-fn step<T>(name: &str, run: impl FnOnce() -> io::Result<T>) -> Result<T, (String, io::Error)> {
-    run().map_err(|error| (name.to_owned(), error))
-}
-
-/// The stack that programs start with; it also fixes how long arguments may be.
-const STACK: u64 = 8 << 20;
-
-fn set_limits(builder: &Builder) -> io::Result<()> {
-    let limits = [
-        (Resource::RLIMIT_CORE, Some(0)),
-        (Resource::RLIMIT_STACK, Some(STACK)),
-        (Resource::RLIMIT_NPROC, builder.limits.processes),
-        (Resource::RLIMIT_NOFILE, builder.limits.open_files),
-        (Resource::RLIMIT_FSIZE, builder.limits.file_bytes),
-    ];
-    for (resource, limit) in limits {
-        if let Some(limit) = limit {
-            let (_, hard) = getrlimit(resource)?;
-            let limit = limit.min(hard);
-            setrlimit(resource, limit, limit)?;
-        }
+    match sys::fork() {
+        Ok(None) => sys::exit_now(0),
+        // It is collected by the kernel when init ends.
+        Ok(Some(_)) => false,
+        Err(error) => error.raw_os_error() == Some(nix::libc::EAGAIN),
     }
-    Ok(())
-}
-
-fn choose_cores(builder: &Builder) -> io::Result<()> {
-    let Some(cores) = &builder.cores else {
-        return Ok(());
-    };
-    let mut set = nix::sched::CpuSet::new();
-    for core in cores {
-        set.set(*core)?;
-    }
-    Ok(nix::sched::sched_setaffinity(Pid::from_raw(0), &set)?)
 }

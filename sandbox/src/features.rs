@@ -1,6 +1,8 @@
 //! Tries what the host allows, by using it.
 
-use crate::launch::{Cancel, Launcher, SandboxError};
+use crate::cancel::Cancel;
+use crate::error::{SandboxError, blocking_setting};
+use crate::launch::Launcher;
 use crate::outcome::End;
 use crate::request::{Access, Node, SandboxRequest};
 
@@ -87,7 +89,7 @@ fn whole_sandbox(launcher: &Launcher) -> FeatureState {
                 why = format!("{why}: {cause}");
                 source = cause.source();
             }
-            missing(why, &crate::launch::blocking_setting())
+            missing(why, &blocking_setting())
         }
     }
 }

@@ -7,35 +7,63 @@
 //!
 //! ```text
 //! parent (any program, any threads)
-//!   └─ monitor: the same executable, started again, single-threaded; enters the namespaces
-//!        └─ init: PID 1 in them; performs the plan, drops every privilege, reaps
-//!             └─ builder: PID 2; limits, seccomp, execve
+//!   └─ server: the same executable, started again, single-threaded; one for all runs
+//!        └─ monitor: enters the namespaces; holds the life line
+//!             └─ init: PID 1 in them; builds the tree, drops every privilege, reaps
+//!                  └─ builder: limits, Landlock, seccomp, tries every lock, execve
 //! ```
 //!
 //! | file | what it does |
 //! |---|---|
-//! | [`request`] | what can be asked for, and what is refused before anything is created |
-//! | [`plan`] | PURE: a request becomes a list of steps that can be printed and reviewed |
-//! | `apply` | performs the steps |
+//! | [`request`] | what can be asked for |
+//! | [`validate`] | what is refused before anything is created |
+//! | [`step`] | PURE: one thing that is done before the program runs, as data |
+//! | [`plan`], `machine` | PURE: a request becomes a list of steps that can be printed |
+//! | `apply` | performs the steps: one loop |
+//! | `mounts`, `copy` | the file tree |
+//! | `identity` | users, namespaces, capabilities, limits |
+//! | `landlock`, `seccomp` | what may be written, and which system calls may be made |
+//! | [`lock`] | tries from inside that everything is closed |
 //! | `sys` | the system calls that no library wraps: the crate's only `unsafe` code |
-//! | `seccomp` | which system calls a builder may make |
-//! | `child` | monitor, init and builder |
-//! | [`launch`] | the parent: starts, reads the log, enforces limits, waits until all is dead |
+//! | `child` | server, monitor and init |
+//! | [`launch`], `server`, `run`, `terminal` | the parent: starts, reads the log, waits until all is dead |
+//! | [`outcome`], [`error`] | how a run ended, or why there was none |
 //! | [`features`] | tries what the host allows |
 
 mod apply;
+pub mod cancel;
 mod child;
+mod copy;
+pub mod error;
 pub mod features;
+mod identity;
+mod landlock;
 pub mod launch;
+pub mod lock;
+mod machine;
+mod mounts;
 pub mod outcome;
 pub mod plan;
 pub mod request;
+mod run;
 mod seccomp;
+mod server;
+pub mod step;
 mod sys;
+mod terminal;
+pub mod validate;
 mod wire;
 
+pub use cancel::Cancel;
 pub use child::enter_if_asked;
+pub use error::SandboxError;
 pub use features::{Feature, FeatureState, features};
-pub use launch::{Cancel, Launcher, SandboxError};
+pub use launch::Launcher;
+pub use lock::Lock;
 pub use outcome::{End, Outcome, Usage};
-pub use request::{Access, Limits, Node, RequestError, SandboxRequest};
+pub use plan::{Caller, Power, steps};
+pub use request::{
+    Access, Clocks, Limits, Machine, Node, Release, SandboxRequest, Stdin, Terminal, Weakness,
+};
+pub use step::{Resource, Step};
+pub use validate::RequestError;

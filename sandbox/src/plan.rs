@@ -1,102 +1,66 @@
 //! PURE: a request becomes a list of steps, in the order in which they are performed.
 //!
-//! The list can be printed and reviewed; `apply` performs it and decides nothing.
+//! The list is the whole truth: it can be printed and reviewed, it is what the parent sends
+//! to the child, and `apply` performs it and decides nothing.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::path::PathBuf;
 
-use crate::request::{Access, Limits, Node, SandboxRequest};
+use crate::machine;
+use crate::request::{Access, Clocks, Node, Release, SandboxRequest, Stdin, Weakness};
+use crate::step::{Resource, Step};
 
-/// One thing that init does before the builder starts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
-    /// Stop mount events from travelling in or out.
-    MakeMountsPrivate,
-    /// Take hold of a file or directory of the host, as a mount that is not yet attached.
-    Capture {
-        /// What.
-        source: PathBuf,
-        /// Whether it can be changed inside.
-        access: Access,
-    },
-    /// Mount the file system that becomes `/`, on top of the host's, and enter it.
-    MountRoot,
-    /// Create a directory and its missing parents.
-    Directory {
-        /// Where, relative to the new root.
-        path: String,
-    },
-    /// Create a symbolic link.
-    Symlink {
-        /// Where, relative to the new root.
-        path: String,
-        /// Its target.
-        target: String,
-    },
-    /// Create a file.
-    File {
-        /// Where, relative to the new root.
-        path: String,
-        /// Its content.
-        content: Vec<u8>,
-        /// Whether it may be executed.
-        executable: bool,
-    },
-    /// Attach what was captured first and is not attached yet.
-    Attach {
-        /// Where, relative to the new root.
-        path: String,
-        /// Whether it is a directory of the host.
-        directory: bool,
-    },
-    /// Mount an empty file system that can be written to.
-    MountTmpfs {
-        /// Where, relative to the new root.
-        path: String,
-        /// The mode of its root, in octal digits.
-        mode: &'static str,
-    },
-    /// Mount a read-only `/proc` of the new PID namespace: where root asks for the sandbox,
-    /// the files of `/proc/sys` belong to the user inside.
-    MountProc,
-    /// Make the new root `/`, and let go of the old one for good.
-    PivotRoot,
-    /// Make `/` itself read-only; what is mounted below keeps its own access.
-    SealRoot,
-    /// Bring up the loopback interface, the only one there is.
-    LoopbackUp,
-    /// Set the host name, and an empty domain.
-    HostName(String),
-    /// Give up every capability, for good.
-    DropCapabilities,
-    /// Never gain a privilege by executing anything.
-    NoNewPrivileges,
-    /// Keep init's memory and executable out of the builder's reach.
-    Undumpable,
+/// Who asks, as far as the steps depend on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caller {
+    /// What the caller may do.
+    pub power: Power,
+    /// How many processors the caller may use.
+    pub processors: usize,
 }
 
-/// What the builder does to itself before it becomes the program.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Builder {
-    /// The program and its arguments.
-    pub command: Vec<String>,
-    /// `NAME=value`, sorted by name.
-    pub environment: Vec<String>,
-    /// Where it starts.
-    pub working_directory: String,
-    /// The file mode creation mask.
-    pub umask: u32,
-    /// Processors that may be used.
-    pub cores: Option<BTreeSet<usize>>,
-    /// Whether addresses are randomised.
-    pub aslr: bool,
-    /// The limits that the kernel enforces.
-    pub limits: Limits,
+/// What a caller may do outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Power {
+    /// An ordinary user.
+    Ordinary,
+    /// Root, who can become anyone.
+    Root,
+    /// Root's user id without root's capabilities, as in many containers.
+    RootInName,
+}
+
+impl Caller {
+    /// Returns who this process is.
+    pub fn current() -> Self {
+        let power = if !nix::unistd::geteuid().is_root() {
+            Power::Ordinary
+        } else if has_capabilities() {
+            Power::Root
+        } else {
+            Power::RootInName
+        };
+        Self {
+            power,
+            processors: std::thread::available_parallelism().map_or(1, usize::from),
+        }
+    }
+}
+
+fn has_capabilities() -> bool {
+    use rustix::thread::{CapabilitySet, capabilities};
+    let needed = CapabilitySet::SYS_ADMIN
+        | CapabilitySet::SETUID
+        | CapabilitySet::SETGID
+        | CapabilitySet::SETPCAP;
+    capabilities(None).is_ok_and(|sets| sets.effective.contains(needed))
 }
 
 /// Devices of the host that every build may use.
 const DEVICES: [&str; 5] = ["full", "null", "random", "urandom", "zero"];
+
+/// The device by which a program finds the terminal that controls its session.
+const TERMINAL_DEVICE: &str = "tty";
 
 /// Links that every `/dev` has.
 const DEVICE_LINKS: [(&str, &str); 4] = [
@@ -106,16 +70,78 @@ const DEVICE_LINKS: [(&str, &str); 4] = [
     ("dev/stderr", "/proc/self/fd/2"),
 ];
 
+/// Directories in memory that every build may write to.
+const SCRATCH: [&str; 2] = ["dev/shm", "tmp"];
+
+/// The stack that programs start with; it also fixes how long arguments may be.
+const STACK_BYTES: u64 = 8 << 20;
+
 fn relative(path: &str) -> String {
     path.trim_start_matches('/').to_owned()
 }
 
-/// Returns the steps that init performs.
-///
-/// `is_directory` tells what a source on the host is.
-pub fn steps(request: &SandboxRequest, is_directory: impl Fn(&PathBuf) -> bool) -> Vec<Step> {
-    let mut steps = vec![Step::MakeMountsPrivate];
-    for device in DEVICES {
+/// Returns everything that is done before the program runs, and the program last.
+pub fn steps(request: &SandboxRequest, caller: Caller) -> Vec<Step> {
+    let captures = captures(request);
+    let enter = enter(request);
+    let optional = request.weak.contains(&Weakness::RootOutside);
+    let mut steps = Vec::new();
+    match caller.power {
+        // What root can reach may be out of reach for the id that root becomes.
+        Power::Root => {
+            steps.extend(captures);
+            steps.push(Step::LeaveRoot { optional });
+            steps.extend(enter);
+            steps.push(Step::MakeMountsPrivate);
+        }
+        Power::Ordinary | Power::RootInName => {
+            if caller.power == Power::RootInName {
+                steps.push(Step::StayRoot { optional });
+            }
+            steps.extend(enter);
+            steps.push(Step::MakeMountsPrivate);
+            steps.extend(captures);
+        }
+    }
+    steps.extend(tree(request));
+    steps.push(Step::MountProc);
+    steps.extend(machine::steps(request, caller.processors));
+    steps.extend([
+        Step::PivotRoot,
+        Step::SealRoot,
+        Step::LoopbackUp,
+        Step::HostName(request.host_name.clone()),
+        Step::DomainName(request.domain_name.clone()),
+        Step::NewKeyring,
+        Step::DropCapabilities,
+        Step::NoNewPrivileges,
+        Step::Undumpable,
+    ]);
+    if let Some(pid) = request.first_pid {
+        // Set before the privilege to do so is gone.
+        let at = steps
+            .iter()
+            .position(|step| *step == Step::MakeMountsPrivate);
+        steps.insert(at.unwrap_or(0), Step::NextPid(pid));
+    }
+    steps.push(Step::StartBuilder);
+    steps.extend(builder(request));
+    steps
+}
+
+fn devices(request: &SandboxRequest) -> impl Iterator<Item = &'static str> {
+    let terminal = request.terminal.map(|_| TERMINAL_DEVICE);
+    DEVICES.into_iter().chain(terminal)
+}
+
+fn captures(request: &SandboxRequest) -> Vec<Step> {
+    let mut steps = Vec::new();
+    match &request.stdin {
+        Stdin::Null => {}
+        Stdin::EmptyPipe => steps.push(Step::EmptyInput),
+        Stdin::File(source) => steps.push(Step::OpenInput(source.clone())),
+    }
+    for device in devices(request) {
         // Read-only keeps the node's owner and mode from being changed; a device can be
         // written to all the same.
         steps.push(Step::Capture {
@@ -124,18 +150,40 @@ pub fn steps(request: &SandboxRequest, is_directory: impl Fn(&PathBuf) -> bool) 
         });
     }
     for node in &request.nodes {
-        if let Node::Bind { source, access, .. } = node {
-            steps.push(Step::Capture {
-                source: source.clone(),
-                access: *access,
-            });
-        }
+        let (source, access) = match node {
+            Node::Bind { source, access, .. } => (source.clone(), *access),
+            Node::Copy { source, .. } => (source.clone(), Access::ReadOnly),
+            _ => continue,
+        };
+        steps.push(Step::Capture { source, access });
     }
-    steps.push(Step::MountRoot);
-    for device in DEVICES {
+    steps
+}
+
+fn enter(request: &SandboxRequest) -> Vec<Step> {
+    let optional = [Weakness::CgroupNamespace, Weakness::TimeNamespace]
+        .into_iter()
+        .filter(|weakness| request.weak.contains(weakness))
+        .collect();
+    let mut steps = vec![Step::EnterNamespaces { optional }];
+    if request.clocks != Clocks::default() {
+        steps.push(Step::ShiftClocks(request.clocks));
+    }
+    steps.extend([
+        Step::MapIds {
+            uid: request.uid,
+            gid: request.gid,
+        },
+        Step::StartInit,
+    ]);
+    steps
+}
+
+fn tree(request: &SandboxRequest) -> Vec<Step> {
+    let mut steps = vec![Step::MountRoot];
+    for device in devices(request) {
         steps.push(Step::Attach {
             path: format!("dev/{device}"),
-            directory: false,
         });
     }
     for (path, target) in DEVICE_LINKS {
@@ -145,89 +193,199 @@ pub fn steps(request: &SandboxRequest, is_directory: impl Fn(&PathBuf) -> bool) 
         });
     }
     for node in &request.nodes {
-        let path = relative(node.path());
-        steps.push(match node {
-            Node::Directory { .. } => Step::Directory { path },
-            Node::Symlink { target, .. } => Step::Symlink {
-                path,
-                target: target.clone(),
-            },
-            Node::File {
-                content,
-                executable,
-                ..
-            } => Step::File {
-                path,
-                content: content.clone(),
-                executable: *executable,
-            },
-            Node::Bind { source, .. } => Step::Attach {
-                path,
-                directory: is_directory(source),
-            },
+        place(node, &mut steps);
+    }
+    for path in SCRATCH {
+        steps.push(Step::MountTmpfs {
+            path: path.to_owned(),
+            mode: 0o1777,
+            size_bytes: None,
         });
     }
-    steps.extend([
-        Step::MountTmpfs {
-            path: "dev/shm".to_owned(),
-            mode: "1777",
-        },
-        Step::MountTmpfs {
-            path: "tmp".to_owned(),
-            mode: "1777",
-        },
-        Step::MountProc,
-        Step::PivotRoot,
-        Step::SealRoot,
-        Step::LoopbackUp,
-        Step::HostName(request.host_name.clone()),
-        Step::DropCapabilities,
-        Step::NoNewPrivileges,
-        Step::Undumpable,
-    ]);
     steps
 }
 
-/// Returns what the builder does to itself.
-pub fn builder(request: &SandboxRequest) -> Builder {
-    Builder {
+fn place(node: &Node, steps: &mut Vec<Step>) {
+    let path = relative(node.path());
+    match node {
+        Node::Directory { .. } => steps.push(Step::Directory { path }),
+        Node::Symlink { target, .. } => steps.push(Step::Symlink {
+            path,
+            target: target.clone(),
+        }),
+        Node::File {
+            content,
+            executable,
+            ..
+        } => steps.push(Step::File {
+            path,
+            content: content.clone(),
+            executable: *executable,
+        }),
+        Node::Bind { .. } => steps.push(Step::Attach { path }),
+        Node::Tmpfs {
+            size_bytes, mode, ..
+        } => steps.push(Step::MountTmpfs {
+            path,
+            mode: *mode,
+            size_bytes: *size_bytes,
+        }),
+        Node::Copy { size_bytes, .. } => steps.extend([
+            Step::MountTmpfs {
+                path: path.clone(),
+                mode: 0o755,
+                size_bytes: *size_bytes,
+            },
+            Step::Copy { path },
+        ]),
+    }
+}
+
+fn builder(request: &SandboxRequest) -> Vec<Step> {
+    let mut steps = vec![Step::OpenSession];
+    steps.extend(request.terminal.map(Step::ControlTerminal));
+    let limits = &request.limits;
+    for (resource, value) in [
+        (Resource::CoreBytes, Some(0)),
+        (Resource::StackBytes, Some(STACK_BYTES)),
+        (Resource::Processes, limits.processes),
+        (Resource::OpenFiles, limits.open_files),
+        (Resource::FileBytes, limits.file_bytes),
+    ] {
+        steps.extend(value.map(|value| Step::Limit { resource, value }));
+    }
+    steps.push(Step::Umask(request.umask));
+    steps.extend(request.cores.clone().map(Step::Processors));
+    if !request.aslr {
+        steps.push(Step::FixAddresses);
+    }
+    if request.release == Release::Series26 {
+        steps.push(Step::Release26);
+    }
+    steps.extend([
+        Step::Enter(request.working_directory.clone()),
+        Step::StandardDescriptors,
+        Step::ResetSignals,
+        Step::CloseDescriptors,
+        Step::Landlock {
+            trees: writable(request),
+            files: devices(request)
+                .map(|device| format!("/dev/{device}"))
+                .collect(),
+            optional: request.weak.contains(&Weakness::Landlock),
+        },
+        Step::FilterSystemCalls,
+        Step::CheckLocks {
+            read_only: read_only(request),
+        },
+    ]);
+    // Last, since the steps before need memory too.
+    steps.extend(limits.memory_bytes.map(|value| Step::Limit {
+        resource: Resource::MemoryBytes,
+        value,
+    }));
+    steps.push(Step::Execute {
         command: request.command.clone(),
         environment: request
             .environment
             .iter()
-            .map(|(k, v)| format!("{k}={v}"))
+            .map(|(name, value)| format!("{name}={value}"))
             .collect(),
-        working_directory: request.working_directory.clone(),
-        umask: request.umask,
-        cores: request.cores.clone(),
-        aslr: request.aslr,
-        limits: request.limits.clone(),
-    }
+    });
+    steps
 }
 
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::MakeMountsPrivate => write!(f, "make mounts private"),
-            Self::Capture { source, access } => {
-                write!(f, "capture `{}` ({access:?})", source.display())
-            }
-            Self::MountRoot => write!(f, "mount the new root"),
-            Self::Directory { path } => write!(f, "create the directory `/{path}`"),
-            Self::Symlink { path, target } => write!(f, "link `/{path}` to `{target}`"),
-            Self::File { path, content, .. } => {
-                write!(f, "create the file `/{path}` of {} bytes", content.len())
-            }
-            Self::Attach { path, .. } => write!(f, "attach `/{path}`"),
-            Self::MountTmpfs { path, .. } => write!(f, "mount an empty `/{path}`"),
-            Self::MountProc => write!(f, "mount `/proc`"),
-            Self::PivotRoot => write!(f, "leave the old root"),
-            Self::SealRoot => write!(f, "make `/` read-only"),
-            Self::LoopbackUp => write!(f, "bring up the loopback interface"),
-            Self::HostName(name) => write!(f, "set the host name `{name}`"),
-            Self::DropCapabilities => write!(f, "drop every capability"),
-            Self::NoNewPrivileges => write!(f, "forbid new privileges"),
-            Self::Undumpable => write!(f, "hide init from the build"),
+/// Returns the trees that the build may write to, sorted.
+fn writable(request: &SandboxRequest) -> Vec<String> {
+    let trees: BTreeSet<String> = request
+        .nodes
+        .iter()
+        .filter(|node| {
+            matches!(
+                node,
+                Node::Tmpfs { .. }
+                    | Node::Copy { .. }
+                    | Node::Bind {
+                        access: Access::ReadWrite,
+                        ..
+                    }
+            )
+        })
+        .map(|node| node.path().to_owned())
+        .chain(SCRATCH.map(|path| format!("/{path}")))
+        .collect();
+    trees.into_iter().collect()
+}
+
+/// Returns the mounts that must be read-only, in the order of the request.
+fn read_only(request: &SandboxRequest) -> Vec<String> {
+    request
+        .nodes
+        .iter()
+        .filter(|node| {
+            matches!(
+                node,
+                Node::Bind {
+                    access: Access::ReadOnly,
+                    ..
+                }
+            )
+        })
+        .map(|node| node.path().to_owned())
+        .chain(["/".to_owned(), "/proc".to_owned()])
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn caller(power: Power) -> Caller {
+        Caller {
+            power,
+            processors: 2,
         }
+    }
+
+    #[test]
+    fn the_plan_starts_outside_and_ends_with_the_program() {
+        let request = SandboxRequest::new(vec!["/bin/true".to_owned()]);
+        for power in [Power::Ordinary, Power::Root, Power::RootInName] {
+            let words: Vec<String> = steps(&request, caller(power))
+                .iter()
+                .map(ToString::to_string)
+                .collect();
+            let at = |word: &str| words.iter().position(|step| step == word).unwrap();
+            assert!(at("enter new namespaces") < at("start init"));
+            assert!(at("leave the old root") < at("drop every capability"));
+            assert!(at("drop every capability") < at("start the builder"));
+            assert!(at("start the builder") < at("install the system call filters"));
+            assert_eq!(words.last().unwrap(), "execute `/bin/true`");
+        }
+        let root = steps(&request, caller(Power::Root));
+        assert_eq!(root[5], Step::LeaveRoot { optional: false });
+    }
+
+    #[test]
+    fn one_step_in_each_order_captures_what_another_attaches() {
+        let mut request = SandboxRequest::new(vec!["/bin/true".to_owned()]);
+        request.nodes = vec![
+            Node::Bind {
+                path: "/a".to_owned(),
+                source: "/etc".into(),
+                access: Access::ReadOnly,
+            },
+            Node::Copy {
+                path: "/b".to_owned(),
+                source: "/tmp".into(),
+                size_bytes: None,
+            },
+        ];
+        let steps = steps(&request, caller(Power::Ordinary));
+        let count = |wanted: fn(&Step) -> bool| steps.iter().filter(|step| wanted(step)).count();
+        assert_eq!(
+            count(|step| matches!(step, Step::Capture { .. })),
+            count(|step| matches!(step, Step::Attach { .. } | Step::Copy { .. }))
+        );
     }
 }

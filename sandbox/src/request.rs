@@ -20,9 +20,12 @@ pub struct SandboxRequest {
     pub working_directory: String,
     /// What `uname -n` says inside.
     pub host_name: String,
-    /// The user inside. Outside it is the user who asks.
+    /// The NIS domain name inside.
+    pub domain_name: String,
+    /// The user inside. Outside it is the user who asks; where root asks, an id that owns
+    /// nothing.
     pub uid: u32,
-    /// The group inside. Outside it is the group who asks.
+    /// The group inside; outside as for the user.
     pub gid: u32,
     /// The file mode creation mask.
     pub umask: u32,
@@ -30,6 +33,20 @@ pub struct SandboxRequest {
     pub cores: Option<BTreeSet<usize>>,
     /// Whether addresses are randomised.
     pub aslr: bool,
+    /// Which kernel release `uname -r` says.
+    pub release: Release,
+    /// The process number of the program; `None` is the first that init gives, 2.
+    pub first_pid: Option<u32>,
+    /// How far the clocks that count from the machine's start are moved.
+    pub clocks: Clocks,
+    /// What the program reads from its standard input.
+    pub stdin: Stdin,
+    /// Whether the program runs on a terminal.
+    pub terminal: Option<Terminal>,
+    /// What `/proc` tells of the machine.
+    pub machine: Machine,
+    /// What may be missing on this host without the run being refused.
+    pub weak: BTreeSet<Weakness>,
     /// When and where the run is stopped.
     pub limits: Limits,
 }
@@ -67,6 +84,25 @@ pub enum Node {
         /// Whether it can be changed.
         access: Access,
     },
+    /// An empty directory in memory that can be written to, and is gone after the run.
+    Tmpfs {
+        /// Where, absolute.
+        path: String,
+        /// What fits into it; `None` is half of the machine's memory.
+        size_bytes: Option<u64>,
+        /// The mode of the directory.
+        mode: u32,
+    },
+    /// A copy in memory of a directory of the host. It can be written to, and is gone
+    /// after the run; the directory stays as it is.
+    Copy {
+        /// Where, absolute.
+        path: String,
+        /// What, absolute, on the host: directories, files and symbolic links only.
+        source: PathBuf,
+        /// What fits into it; `None` is half of the machine's memory.
+        size_bytes: Option<u64>,
+    },
 }
 
 /// Whether something of the host can be changed.
@@ -76,6 +112,75 @@ pub enum Access {
     ReadOnly,
     /// It can.
     ReadWrite,
+}
+
+/// The kernel release that programs are told.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Release {
+    /// The host's.
+    #[default]
+    Host,
+    /// One of the series 2.6, which the kernel makes from its own (`UNAME26`).
+    Series26,
+}
+
+/// How far clocks are moved; they cannot be moved to before their zero.
+///
+/// The wall clock has no namespace and is always the host's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Clocks {
+    /// Seconds added to `CLOCK_MONOTONIC`.
+    pub monotonic_seconds: i64,
+    /// Seconds added to `CLOCK_BOOTTIME`, and so to `/proc/uptime`.
+    pub boot_seconds: i64,
+}
+
+/// What a program reads from its standard input.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stdin {
+    /// Nothing, from `/dev/null`.
+    #[default]
+    Null,
+    /// Nothing, from a pipe that nobody writes to.
+    EmptyPipe,
+    /// A file of the host.
+    File(PathBuf),
+}
+
+/// A pseudo terminal of its own, which controls the program's session and carries its
+/// standard output and error. What it prints is the log; bytes pass unchanged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terminal {
+    /// Height in characters.
+    pub rows: u16,
+    /// Width in characters.
+    pub columns: u16,
+}
+
+/// What `/proc` tells of the machine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Machine {
+    /// What the request grants: its processors and its memory, no load, no version.
+    #[default]
+    Granted,
+    /// What the kernel says.
+    Host,
+}
+
+/// A layer of the sandbox that a request may do without.
+///
+/// Namespaces for users, mounts, processes, the network, System V IPC and host names, the
+/// system call filters and `no_new_privs` are not here: without them there is no run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Weakness {
+    /// No cgroup namespace: the caller's cgroup can be read in `/proc`.
+    CgroupNamespace,
+    /// No time namespace: the machine's uptime can be read, and clocks cannot be moved.
+    TimeNamespace,
+    /// No Landlock: what may be written is guarded by mounts alone.
+    Landlock,
+    /// Root asks and has no other id to give: processes have root's user id outside.
+    RootOutside,
 }
 
 /// When and where a run is stopped; `None` is no limit.
@@ -93,44 +198,9 @@ pub struct Limits {
     pub open_files: Option<u64>,
     /// Bytes of one file.
     pub file_bytes: Option<u64>,
+    /// Bytes of address space of one process (`RLIMIT_AS`).
+    pub memory_bytes: Option<u64>,
 }
-
-/// A request that is refused before anything is created.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RequestError {
-    /// No program.
-    #[error("the request has no command")]
-    NoCommand,
-    /// A path that is not absolute, or has `.`, `..`, an empty component, or NUL.
-    #[error("`{0}` is not a plain absolute path")]
-    Path(String),
-    /// A text with NUL, which no system call can take.
-    #[error("`{0}` contains NUL")]
-    Nul(String),
-    /// Two nodes at one path, or one below another that is no plain directory.
-    #[error("`{path}` overlaps with `{other}`")]
-    Overlap {
-        /// The later node.
-        path: String,
-        /// The earlier node.
-        other: String,
-    },
-    /// A path that the sandbox provides itself.
-    #[error("`{0}` is provided by the sandbox itself")]
-    Reserved(String),
-    /// A source that is not there.
-    #[error("`{0}` does not exist, so it cannot be shown to the build")]
-    MissingSource(PathBuf),
-    /// A variable name that is empty or has `=`.
-    #[error("`{0}` is not a variable name")]
-    Variable(String),
-    /// A host name that is empty or longer than 64 bytes.
-    #[error("`{0}` is not a host name")]
-    HostName(String),
-}
-
-/// Paths that the sandbox provides itself.
-const PROVIDED: [&str; 3] = ["/dev", "/proc", "/tmp"];
 
 impl Node {
     /// Returns where the node stands.
@@ -139,34 +209,11 @@ impl Node {
             Self::Directory { path }
             | Self::Symlink { path, .. }
             | Self::File { path, .. }
-            | Self::Bind { path, .. } => path,
+            | Self::Bind { path, .. }
+            | Self::Tmpfs { path, .. }
+            | Self::Copy { path, .. } => path,
         }
     }
-}
-
-fn plain(path: &str) -> Result<(), RequestError> {
-    let good = path.strip_prefix('/').is_some_and(|rest| {
-        rest.split('/')
-            .all(|part| !matches!(part, "" | "." | "..") && !part.contains('\0'))
-    });
-    if good {
-        Ok(())
-    } else {
-        Err(RequestError::Path(path.to_owned()))
-    }
-}
-
-fn no_nul(text: &str) -> Result<(), RequestError> {
-    if text.contains('\0') {
-        Err(RequestError::Nul(text.to_owned()))
-    } else {
-        Ok(())
-    }
-}
-
-fn below(path: &str, above: &str) -> bool {
-    path.strip_prefix(above)
-        .is_some_and(|rest| rest.starts_with('/'))
 }
 
 impl SandboxRequest {
@@ -179,64 +226,31 @@ impl SandboxRequest {
             environment: BTreeMap::new(),
             working_directory: "/".to_owned(),
             host_name: "localhost".to_owned(),
+            domain_name: "(none)".to_owned(),
             uid: 1000,
             gid: 100,
             umask: 0o022,
             cores: None,
             aslr: false,
+            release: Release::default(),
+            first_pid: None,
+            clocks: Clocks::default(),
+            stdin: Stdin::default(),
+            terminal: None,
+            machine: Machine::default(),
+            weak: BTreeSet::new(),
             limits: Limits::default(),
         }
     }
+}
 
-    /// Refuses what cannot be done, before anything is created.
-    ///
-    /// # Errors
-    /// The first [`RequestError`] in the order of the fields.
-    pub fn validate(&self) -> Result<(), RequestError> {
-        let mut placed: BTreeMap<&str, bool> = BTreeMap::new();
-        for node in &self.nodes {
-            let path = node.path();
-            plain(path)?;
-            if PROVIDED.iter().any(|own| path == *own || below(path, own)) {
-                return Err(RequestError::Reserved(path.to_owned()));
-            }
-            let overlap = placed.iter().find(|(other, is_directory)| {
-                path == **other || below(other, path) || (below(path, other) && !**is_directory)
-            });
-            if let Some((other, _)) = overlap {
-                return Err(RequestError::Overlap {
-                    path: path.to_owned(),
-                    other: (*other).to_owned(),
-                });
-            }
-            placed.insert(path, matches!(node, Node::Directory { .. }));
-            match node {
-                Node::Symlink { target, .. } => no_nul(target)?,
-                Node::Bind { source, .. } => {
-                    if !source.is_absolute() {
-                        return Err(RequestError::Path(source.display().to_string()));
-                    }
-                    if std::fs::symlink_metadata(source).is_err() {
-                        return Err(RequestError::MissingSource(source.clone()));
-                    }
-                }
-                Node::Directory { .. } | Node::File { .. } => {}
-            }
-        }
-        plain(self.command.first().ok_or(RequestError::NoCommand)?)?;
-        self.command.iter().try_for_each(|word| no_nul(word))?;
-        for (name, value) in &self.environment {
-            if name.is_empty() || name.contains(['=', '\0']) {
-                return Err(RequestError::Variable(name.clone()));
-            }
-            no_nul(value)?;
-        }
-        if self.working_directory != "/" {
-            plain(&self.working_directory)?;
-        }
-        if self.host_name.is_empty() || self.host_name.len() > 64 || self.host_name.contains('\0') {
-            return Err(RequestError::HostName(self.host_name.clone()));
-        }
-        Ok(())
+impl std::fmt::Display for Weakness {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::CgroupNamespace => "a cgroup namespace",
+            Self::TimeNamespace => "a time namespace",
+            Self::Landlock => "Landlock",
+            Self::RootOutside => "a user id for root's builds that is not root's",
+        })
     }
 }

@@ -10,6 +10,8 @@
 //! 3. Extended attributes, which answer `ENOTSUP`: no object holds any.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::sync::OnceLock;
 
 use nix::libc;
 use seccompiler::{
@@ -154,18 +156,42 @@ const XATTR: [i64; 12] = [
     libc::SYS_fremovexattr,
 ];
 
+/// The protocol family of netlink, as a system call's argument.
+const NETLINK: u64 = libc::AF_NETLINK.unsigned_abs() as u64;
+
 const SETUID_SETGID: [u64; 2] = [0o4000, 0o2000];
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 type Failure = seccompiler::BackendError;
 
+/// The filters, which are the same for every run.
+static COMPILED: OnceLock<Vec<BpfProgram>> = OnceLock::new();
+
+/// Compiles the filters, so that processes forked from here need not.
+pub(crate) fn compile() -> io::Result<()> {
+    if COMPILED.get().is_none() {
+        // Whoever came first compiled the same.
+        drop(COMPILED.set(filters().map_err(io::Error::other)?));
+    }
+    Ok(())
+}
+
+/// Installs the filters in the calling process, for good.
+pub(crate) fn install() -> io::Result<()> {
+    compile()?;
+    for filter in COMPILED.get().into_iter().flatten() {
+        seccompiler::apply_filter(filter).map_err(io::Error::other)?;
+    }
+    Ok(())
+}
+
 /// Returns the filters, in the order in which they are installed.
-pub(crate) fn filters() -> Result<Vec<BpfProgram>, Failure> {
+fn filters() -> Result<Vec<BpfProgram>, Failure> {
     let errno = |number: i32| SeccompAction::Errno(number.unsigned_abs());
     Ok(vec![
-        compile(allowed(), errno(libc::ENOSYS), SeccompAction::Allow)?,
-        compile(refused()?, SeccompAction::Allow, errno(libc::EPERM))?,
-        compile(
+        program(allowed(), errno(libc::ENOSYS), SeccompAction::Allow)?,
+        program(refused()?, SeccompAction::Allow, errno(libc::EPERM))?,
+        program(
             XATTR.iter().map(|call| (*call, Vec::new())).collect(),
             SeccompAction::Allow,
             errno(libc::ENOTSUP),
@@ -173,7 +199,7 @@ pub(crate) fn filters() -> Result<Vec<BpfProgram>, Failure> {
     ])
 }
 
-fn compile(
+fn program(
     rules: Rules,
     otherwise: SeccompAction,
     on_match: SeccompAction,
@@ -272,7 +298,12 @@ fn refused() -> Result<Rules, Failure> {
         differs(0, libc::AF_INET6)?,
         differs(0, libc::AF_NETLINK)?,
     ];
-    rules.insert(libc::SYS_socket, vec![SeccompRule::new(others)?]);
+    // Of netlink, routing information alone: the rest configures or watches the machine.
+    let netlink = vec![equals(0, NETLINK)?, differs(2, libc::NETLINK_ROUTE)?];
+    rules.insert(
+        libc::SYS_socket,
+        vec![SeccompRule::new(others)?, SeccompRule::new(netlink)?],
+    );
     Ok(rules)
 }
 

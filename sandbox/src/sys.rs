@@ -8,6 +8,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use nix::libc;
 use nix::unistd::{ForkResult, Pid};
 
+use crate::wire::Used;
+
 fn check(result: libc::c_long) -> io::Result<libc::c_long> {
     if result < 0 {
         Err(io::Error::last_os_error())
@@ -26,14 +28,32 @@ pub(crate) fn fork() -> io::Result<Option<Pid>> {
     }
 }
 
-/// Changes attributes of a mount and of everything mounted below it.
+/// Sets attributes of a mount, and of everything mounted below it where asked.
 pub(crate) fn mount_setattr(mount: &OwnedFd, set: u64, recursive: bool) -> io::Result<()> {
     let attributes = libc::mount_attr {
         attr_set: set,
         attr_clr: 0,
-        propagation: 0,
+        // Mounts captured outside must not pass on what is mounted there later.
+        propagation: if recursive { libc::MS_PRIVATE } else { 0 },
         userns_fd: 0,
     };
+    mount_change(mount, &attributes, recursive)
+}
+
+/// Shows the files of a mount and of everything mounted below it with the owners that a
+/// user namespace maps theirs to.
+pub(crate) fn mount_map_ids(mount: &OwnedFd, namespace: &OwnedFd) -> io::Result<()> {
+    let number = u64::try_from(namespace.as_raw_fd()).map_err(io::Error::other)?;
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_IDMAP,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: number,
+    };
+    mount_change(mount, &attributes, true)
+}
+
+fn mount_change(mount: &OwnedFd, attributes: &libc::mount_attr, recursive: bool) -> io::Result<()> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the descriptor is open, the path is an empty NUL-terminated string, and the
     // structure lives until the call returns; its size is passed.
@@ -43,7 +63,7 @@ pub(crate) fn mount_setattr(mount: &OwnedFd, set: u64, recursive: bool) -> io::R
             mount.as_raw_fd(),
             c"".as_ptr(),
             flags,
-            &raw const attributes,
+            std::ptr::from_ref(attributes),
             size_of::<libc::mount_attr>(),
         )
     })?;
@@ -109,11 +129,138 @@ pub(crate) fn set_domain_name(name: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns a descriptor of the calling process that stays open, from its number.
-pub(crate) fn adopt(number: i32) -> OwnedFd {
-    // SAFETY: called once for each of the standard descriptors, right after the process was
-    // executed, before anything else could own them.
-    unsafe { OwnedFd::from_raw_fd(number) }
+/// Moves standard input to another descriptor, which `execve` closes, and puts
+/// `/dev/null` in its place, so that nothing else ends up there.
+pub(crate) fn take_standard_input() -> io::Result<OwnedFd> {
+    // SAFETY: called once, right after the process was executed, and given back below.
+    let standard = std::mem::ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(0) });
+    let moved = rustix::io::fcntl_dupfd_cloexec(&*standard, 3)?;
+    duplicate_to(std::fs::File::open("/dev/null")?.as_fd(), 0)?;
+    Ok(moved)
+}
+
+/// Lets the kernel collect children that end.
+pub(crate) fn ignore_children() -> io::Result<()> {
+    set_child_signal(libc::SIG_IGN)
+}
+
+/// Keeps children that end until they are waited for.
+pub(crate) fn reset_children() -> io::Result<()> {
+    set_child_signal(libc::SIG_DFL)
+}
+
+fn set_child_signal(action: libc::sighandler_t) -> io::Result<()> {
+    // SAFETY: neither action installs a handler.
+    if unsafe { libc::signal(libc::SIGCHLD, action) } == libc::SIG_ERR {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Makes a terminal the one that controls the session of the calling process.
+pub(crate) fn control_terminal(terminal: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: the descriptor is open, and this request takes a plain number.
+    check(libc::c_long::from(unsafe {
+        libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0)
+    }))?;
+    Ok(())
+}
+
+/// Joins a new session keyring without a name.
+pub(crate) fn join_new_keyring() -> io::Result<()> {
+    const JOIN_SESSION_KEYRING: libc::c_int = 1;
+    // SAFETY: a null name asks for a new keyring; no memory is passed.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            JOIN_SESSION_KEYRING,
+            std::ptr::null::<libc::c_char>(),
+        )
+    })?;
+    Ok(())
+}
+
+/// `struct landlock_ruleset_attr`.
+#[repr(C)]
+struct LandlockRuleset {
+    handled_access_fs: u64,
+    handled_access_net: u64,
+    scoped: u64,
+}
+
+/// `struct landlock_path_beneath_attr`.
+#[repr(C, packed)]
+struct LandlockPath {
+    allowed_access: u64,
+    parent_fd: i32,
+}
+
+/// Returns the version of the kernel's Landlock interface.
+pub(crate) fn landlock_version() -> io::Result<u32> {
+    const VERSION: u32 = 1;
+    // SAFETY: with this flag the call takes no structure.
+    let version = check(unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            std::ptr::null::<LandlockRuleset>(),
+            0_usize,
+            VERSION,
+        )
+    })?;
+    u32::try_from(version).map_err(io::Error::other)
+}
+
+/// Makes a Landlock ruleset that forbids some rights to files, and some scopes.
+pub(crate) fn landlock_create(files: u64, scoped: u64) -> io::Result<OwnedFd> {
+    let ruleset = LandlockRuleset {
+        handled_access_fs: files,
+        handled_access_net: 0,
+        scoped,
+    };
+    // A kernel that knows a shorter structure accepts this one if the rest is zero.
+    // SAFETY: the structure lives until the call returns; its size is passed.
+    let number = check(unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            &raw const ruleset,
+            size_of::<LandlockRuleset>(),
+            0_u32,
+        )
+    })?;
+    let number = i32::try_from(number).map_err(io::Error::other)?;
+    // SAFETY: the call returned a new descriptor that nothing else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Adds to a Landlock ruleset what may be done at and below a path.
+pub(crate) fn landlock_allow(
+    ruleset: &OwnedFd,
+    path: BorrowedFd<'_>,
+    rights: u64,
+) -> io::Result<()> {
+    const PATH_BENEATH: libc::c_int = 1;
+    let rule = LandlockPath {
+        allowed_access: rights,
+        parent_fd: path.as_raw_fd(),
+    };
+    // SAFETY: both descriptors are open and the structure lives until the call returns.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_landlock_add_rule,
+            ruleset.as_raw_fd(),
+            PATH_BENEATH,
+            &raw const rule,
+            0_u32,
+        )
+    })?;
+    Ok(())
+}
+
+/// Applies a Landlock ruleset to the calling process, for good.
+pub(crate) fn landlock_restrict(ruleset: &OwnedFd) -> io::Result<()> {
+    // SAFETY: the descriptor is open; no memory is passed.
+    check(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0_u32) })?;
+    Ok(())
 }
 
 /// Makes one descriptor another's copy, which survives `execve`.
@@ -144,15 +291,36 @@ pub(crate) fn wait_any(pid: i32) -> io::Result<(i32, i32, libc::rusage)> {
     }
 }
 
-/// Becomes another program.
-pub(crate) fn execute(
-    program: &CString,
-    arguments: &[CString],
-    environment: &[CString],
-) -> io::Error {
-    match nix::unistd::execve(program, arguments, environment) {
+/// Becomes another program; returns only if that fails.
+pub(crate) fn execute(command: &[String], environment: &[String]) -> io::Error {
+    let words = |words: &[String]| -> io::Result<Vec<CString>> {
+        words
+            .iter()
+            .map(|word| CString::new(word.as_str()).map_err(io::Error::other))
+            .collect()
+    };
+    let (arguments, environment) = match (words(command), words(environment)) {
+        (Ok(arguments), Ok(environment)) => (arguments, environment),
+        (Err(error), _) | (_, Err(error)) => return error,
+    };
+    let Some(program) = arguments.first() else {
+        return io::ErrorKind::InvalidInput.into();
+    };
+    match nix::unistd::execve(program, &arguments, &environment) {
         Ok(never) => match never {},
         Err(errno) => errno.into(),
+    }
+}
+
+/// Returns what a process and its children used, as far as the kernel counts it.
+pub(crate) fn used(usage: &libc::rusage) -> Used {
+    let micros =
+        |time: libc::timeval| u64::try_from(time.tv_sec * 1_000_000 + time.tv_usec).unwrap_or(0);
+    Used {
+        cpu_micros: micros(usage.ru_utime) + micros(usage.ru_stime),
+        peak_memory_bytes: u64::try_from(usage.ru_maxrss).unwrap_or(0) * 1024,
+        // Counted in blocks of 512 bytes, whatever the file system's own are.
+        written_bytes: u64::try_from(usage.ru_oublock).unwrap_or(0) * 512,
     }
 }
 

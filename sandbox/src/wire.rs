@@ -1,12 +1,21 @@
 //! What travels between the parent and the child it started: one machine, one executable,
 //! one moment, so the encoding (bincode) need not outlive any of them.
 
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use bincode::config::{Configuration, Fixint, Limit, LittleEndian};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+
+use crate::lock::Lock;
+use crate::request::Weakness;
 
 /// Largest message, in bytes: requests hold a script and a few hundred paths.
 const MAX: usize = 64 << 20;
@@ -24,11 +33,75 @@ pub(crate) enum Report {
     Exited(i32),
     /// The program was killed.
     Signaled(i32),
-    /// What all processes used: processor time in microseconds, memory in bytes.
-    Used {
-        cpu_micros: u64,
-        peak_memory_bytes: u64,
-    },
+    /// What all processes used.
+    Used(Used),
+    /// The program ended when no other process fitted under the limit.
+    AtProcessLimit,
+    /// Something is missing on this host that the request does without.
+    Missing(Weakness),
+    /// Something is missing on this host that the request needs.
+    Needed(Weakness),
+    /// A lock does not hold.
+    Open(Lock),
+}
+
+/// What the processes of a run used that were waited for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Used {
+    pub cpu_micros: u64,
+    pub peak_memory_bytes: u64,
+    pub written_bytes: u64,
+}
+
+/// Descriptors of one run: life line, status, log.
+const DESCRIPTORS: usize = 3;
+
+/// Sends the descriptors of one run.
+pub(crate) fn send_descriptors(
+    socket: &OwnedFd,
+    descriptors: [BorrowedFd<'_>; DESCRIPTORS],
+) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    sendmsg(
+        socket,
+        &[IoSlice::new(b"!")],
+        &mut control,
+        SendFlags::NOSIGNAL,
+    )?;
+    Ok(())
+}
+
+/// Receives the descriptors of one run; `None` when the other end is closed.
+pub(crate) fn receive_descriptors(socket: &OwnedFd) -> io::Result<Option<[OwnedFd; DESCRIPTORS]>> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    let received = loop {
+        let slices = &mut [IoSliceMut::new(&mut byte)];
+        match recvmsg(socket, slices, &mut control, RecvFlags::CMSG_CLOEXEC) {
+            Err(rustix::io::Errno::INTR) => {}
+            other => break other?,
+        }
+    };
+    if received.bytes == 0 {
+        return Ok(None);
+    }
+    let descriptors: Vec<OwnedFd> = control
+        .drain()
+        .filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    descriptors
+        .try_into()
+        .map(Some)
+        .map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
 /// Writes one message: its length in four bytes, then its encoding.

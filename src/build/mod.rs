@@ -138,6 +138,8 @@ fn describe(end: &End, phase: Option<&str>) -> String {
         End::WallLimit => format!("exceeded its time limit{during}"),
         End::SilenceLimit => format!("wrote nothing for too long{during}"),
         End::LogLimit => format!("exceeded its log limit{during}"),
+        End::ProcessLimit => format!("failed{during} with as many processes as are allowed"),
+        End::FileLimit => format!("wrote a file that is too large{during}"),
         End::Cancelled => format!("was cancelled{during}"),
     }
 }

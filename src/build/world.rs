@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use kiln_sandbox::{Access, Limits as SandboxLimits, Node, SandboxRequest};
+use kiln_sandbox::{Access, Limits as SandboxLimits, Node, SandboxRequest, Weakness};
 
 use super::{BuildError, Conditions};
 use crate::action::{Action, COMMAND, Run, SourceLayout};
@@ -148,6 +148,8 @@ impl<'a> World<'a> {
             .working_directory
             .clone_from(&self.run.working_directory);
         request.host_name.clone_from(&conditions.host_name);
+        // What is left without them is what any container is; `kiln doctor` names them.
+        request.weak = BTreeSet::from([Weakness::Landlock, Weakness::RootOutside]);
         request.limits = SandboxLimits {
             wall: Some(limits.time),
             silence: Some(limits.silence),
@@ -155,6 +157,7 @@ impl<'a> World<'a> {
             processes: Some(MAX_PROCESSES),
             open_files: Some(MAX_OPEN_FILES),
             file_bytes: None,
+            memory_bytes: None,
         };
         Ok(request)
     }

@@ -162,7 +162,10 @@ pub(super) fn build(
                     "the limit is {} MiB; raise `log` in `[build.limits]`, or let it say less",
                     limits.log_bytes >> 20
                 )),
-                End::Cancelled | End::Exited(_) | End::Signaled(_) => problem,
+                End::ProcessLimit => {
+                    problem.hint("let the build start fewer processes at once (`$JOBS`)")
+                }
+                End::FileLimit | End::Cancelled | End::Exited(_) | End::Signaled(_) => problem,
             };
             if tail
                 .iter()

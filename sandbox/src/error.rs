@@ -1,0 +1,105 @@
+//! Why a run did not happen, and what on this host is in its way.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::PathBuf;
+
+use crate::lock::Lock;
+use crate::request::Weakness;
+use crate::step::Step;
+use crate::validate::RequestError;
+
+/// A run that did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// The request asks for what cannot be.
+    #[error("the sandbox request is not valid")]
+    Request(#[from] RequestError),
+    /// The child could not be started.
+    #[error("cannot start `{}` as the sandbox", program.display())]
+    Spawn {
+        /// The executable.
+        program: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The host forbids what a sandbox needs.
+    #[error("this machine does not allow an ordinary user to {step}")]
+    Forbidden {
+        /// What was tried.
+        step: String,
+        /// What to change, in words.
+        setting: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A step failed.
+    #[error("the sandbox could not {step}")]
+    Step {
+        /// What was tried.
+        step: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The host lacks something that the request does not do without.
+    #[error("this machine does not provide {missing}")]
+    Weaker {
+        /// What is missing.
+        missing: Weakness,
+    },
+    /// A lock did not hold when it was tried, so the program did not run.
+    #[error("the sandbox is not closed: {lock}")]
+    Open {
+        /// Which lock.
+        lock: Lock,
+    },
+    /// The child ended without a word.
+    #[error("the sandbox ended without saying how the build ended")]
+    Silent,
+    /// Reading from the child failed.
+    #[error("lost the connection to the sandbox")]
+    Connection(#[source] io::Error),
+}
+
+/// Tells a host that forbids namespaces from any other failure.
+pub(crate) fn explain(step: String, source: io::Error) -> SandboxError {
+    if step != enter_namespaces() {
+        return SandboxError::Step { step, source };
+    }
+    SandboxError::Forbidden {
+        step,
+        setting: blocking_setting(),
+        source,
+    }
+}
+
+/// Returns what on this host keeps users from making namespaces, and what to do about it.
+pub(crate) fn blocking_setting() -> String {
+    let value = |path: &str| {
+        std::fs::read_to_string(path)
+            .map(|text| text.trim().to_owned())
+            .unwrap_or_default()
+    };
+    let set =
+        |key: &str, value: &str| format!("`{key}` forbids it; as root: `sysctl -w {key}={value}`");
+    if value("/proc/sys/kernel/unprivileged_userns_clone") == "0" {
+        return set("kernel.unprivileged_userns_clone", "1");
+    }
+    if value("/proc/sys/user/max_user_namespaces") == "0" {
+        return set("user.max_user_namespaces", "15000");
+    }
+    if value("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == "1" {
+        return set("kernel.apparmor_restrict_unprivileged_userns", "0");
+    }
+    "no kernel setting forbids it, so the container or service that runs kiln does \
+     (its seccomp or AppArmor profile must allow `unshare`)"
+        .to_owned()
+}
+
+/// Returns the words of the step in which the host's permission is needed.
+fn enter_namespaces() -> String {
+    Step::EnterNamespaces {
+        optional: BTreeSet::new(),
+    }
+    .to_string()
+}

@@ -1,0 +1,220 @@
+//! Who the processes are, inside and outside, and what they may do.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use nix::sched::CloneFlags;
+use nix::sys::resource::{Resource as Kernel, getrlimit, setrlimit};
+use nix::unistd::{Gid, Pid, Uid};
+use nix::{libc, unistd};
+use rustix::thread::{
+    CapabilitiesSecureBits, CapabilitySet, CapabilitySets, clear_ambient_capability_set,
+    remove_capability_from_bounding_set, set_capabilities, set_capabilities_secure_bits,
+};
+
+use crate::mounts::{self, Captured, is_device};
+use crate::request::{Access, Clocks, Weakness};
+use crate::step::Resource;
+use crate::sys;
+
+/// The user and group that root's sandboxes have outside: from a range that distributions
+/// and container engines leave alone, so that it owns no file and no other process.
+const OUTSIDE: u32 = 1_879_100_000;
+
+/// Returns a user namespace in which root is [`OUTSIDE`], as a map for mounts; nothing
+/// where this process may not make one.
+pub(crate) fn id_map() -> io::Result<OwnedFd> {
+    let (ready, ready_writer) = io::pipe()?;
+    let Some(holder) = sys::fork()? else {
+        let entered = nix::sched::unshare(CloneFlags::CLONE_NEWUSER);
+        if entered.is_err() || rustix::io::write(&ready_writer, b"!") != Ok(1) {
+            sys::exit_now(1);
+        }
+        loop {
+            unistd::pause();
+        }
+    };
+    drop(ready_writer);
+    let map = || -> io::Result<OwnedFd> {
+        let mut byte = [0];
+        io::Read::read_exact(&mut &ready, &mut byte)?;
+        let process = format!("/proc/{holder}");
+        std::fs::write(format!("{process}/uid_map"), format!("0 {OUTSIDE} 1"))?;
+        std::fs::write(format!("{process}/gid_map"), format!("0 {OUTSIDE} 1"))?;
+        Ok(std::fs::File::open(format!("{process}/ns/user"))?.into())
+    };
+    let map = map();
+    nix::sys::signal::kill(holder, nix::sys::signal::Signal::SIGKILL)?;
+    sys::wait_any(holder.as_raw())?;
+    map
+}
+
+/// Becomes [`OUTSIDE`], and lets what was captured appear as its own. Returns whether that
+/// could be done; if not, nothing has changed.
+///
+/// Capabilities outside stay until the user namespace is entered, which takes them: a host
+/// that lets only root make namespaces lets root's sandboxes be.
+pub(crate) fn leave_root(
+    id_map: Option<&OwnedFd>,
+    captured: &mut VecDeque<Captured>,
+) -> io::Result<bool> {
+    let Some(id_map) = id_map else {
+        return Ok(false);
+    };
+    if !map_captured(id_map, captured)? {
+        return Ok(false);
+    }
+    set_capabilities_secure_bits(CapabilitiesSecureBits::NO_SETUID_FIXUP)?;
+    let (uid, gid) = (Uid::from_raw(OUTSIDE), Gid::from_raw(OUTSIDE));
+    unistd::setgroups(&[])?;
+    unistd::setresgid(gid, gid, gid)?;
+    unistd::setresuid(uid, uid, uid)?;
+    // Who changes its ids loses its own entries in `/proc`, which the maps are written to.
+    nix::sys::prctl::set_dumpable(true)?;
+    Ok(true)
+}
+
+/// Maps what was captured. A file system that cannot do it keeps its owners, which is
+/// enough for reading what everyone may read, and not for writing.
+fn map_captured(id_map: &OwnedFd, captured: &mut VecDeque<Captured>) -> io::Result<bool> {
+    for at in 0..captured.len() {
+        let Some(one) = captured.get(at) else { break };
+        if is_device(&one.source) {
+            continue;
+        }
+        if sys::mount_map_ids(&one.mount, id_map).is_err() && one.access == Access::ReadWrite {
+            for one in captured {
+                *one = mounts::capture(&one.source, one.access)?;
+            }
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Enters a new namespace of each kind, and returns the kinds that this kernel lacks.
+pub(crate) fn enter_namespaces() -> io::Result<BTreeSet<Weakness>> {
+    let needed = CloneFlags::CLONE_NEWUSER
+        | CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWPID
+        | CloneFlags::CLONE_NEWNET
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWUTS;
+    let optional = [
+        (
+            CloneFlags::CLONE_NEWCGROUP,
+            "/proc/self/ns/cgroup",
+            Weakness::CgroupNamespace,
+        ),
+        (
+            CloneFlags::from_bits_retain(libc::CLONE_NEWTIME),
+            "/proc/self/ns/time",
+            Weakness::TimeNamespace,
+        ),
+    ];
+    let all = optional.iter().fold(needed, |all, (flag, ..)| all | *flag);
+    match nix::sched::unshare(all) {
+        Err(nix::errno::Errno::EINVAL) => {}
+        other => return Ok(other.map(|()| BTreeSet::new())?),
+    }
+    let (there, missing): (Vec<_>, Vec<_>) = optional
+        .into_iter()
+        .partition(|(_, file, _)| Path::new(file).exists());
+    nix::sched::unshare(there.into_iter().fold(needed, |all, (flag, ..)| all | flag))?;
+    Ok(missing.into_iter().map(|(.., weakness)| weakness).collect())
+}
+
+/// Moves the clocks of a time namespace that no process is in yet.
+pub(crate) fn shift_clocks(clocks: Clocks) -> io::Result<()> {
+    let Clocks {
+        monotonic_seconds,
+        boot_seconds,
+    } = clocks;
+    std::fs::write(
+        "/proc/self/timens_offsets",
+        format!("monotonic {monotonic_seconds} 0\nboottime {boot_seconds} 0\n"),
+    )
+}
+
+/// Maps one user and one group of the new user namespace to who this process was outside.
+pub(crate) fn map_ids(uid: u32, gid: u32, (outer_uid, outer_gid): (Uid, Gid)) -> io::Result<()> {
+    std::fs::write("/proc/self/setgroups", "deny")?;
+    std::fs::write("/proc/self/uid_map", format!("{uid} {outer_uid} 1"))?;
+    std::fs::write("/proc/self/gid_map", format!("{gid} {outer_gid} 1"))
+}
+
+/// Lets the next process of this PID namespace have a number.
+pub(crate) fn next_pid(pid: u32) -> io::Result<()> {
+    std::fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string())
+}
+
+/// Joins a session keyring that is new, empty, and gone with the run.
+pub(crate) fn new_keyring() -> io::Result<()> {
+    match sys::join_new_keyring() {
+        // A kernel without keyrings has none to share.
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
+        other => other,
+    }
+}
+
+/// Gives up every capability, and every way to regain one.
+pub(crate) fn drop_capabilities() -> io::Result<()> {
+    for capability in CapabilitySet::all().iter() {
+        match remove_capability_from_bounding_set(capability) {
+            // A capability that this kernel does not know cannot be gained either.
+            Ok(()) | Err(rustix::io::Errno::INVAL) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    let locked = CapabilitiesSecureBits::NO_ROOT
+        | CapabilitiesSecureBits::NO_ROOT_LOCKED
+        | CapabilitiesSecureBits::NO_SETUID_FIXUP
+        | CapabilitiesSecureBits::NO_SETUID_FIXUP_LOCKED
+        | CapabilitiesSecureBits::KEEP_CAPS_LOCKED
+        | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE
+        | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED;
+    set_capabilities_secure_bits(locked)?;
+    clear_ambient_capability_set()?;
+    let none = CapabilitySet::empty();
+    set_capabilities(
+        None,
+        CapabilitySets {
+            effective: none,
+            permitted: none,
+            inheritable: none,
+        },
+    )?;
+    Ok(())
+}
+
+/// Sets a limit, or the caller's own where that is lower.
+pub(crate) fn limit(resource: Resource, value: u64) -> io::Result<()> {
+    let kernel = match resource {
+        Resource::CoreBytes => Kernel::RLIMIT_CORE,
+        Resource::StackBytes => Kernel::RLIMIT_STACK,
+        Resource::Processes => Kernel::RLIMIT_NPROC,
+        Resource::OpenFiles => Kernel::RLIMIT_NOFILE,
+        Resource::FileBytes => Kernel::RLIMIT_FSIZE,
+        Resource::MemoryBytes => Kernel::RLIMIT_AS,
+    };
+    let (_, hard) = getrlimit(kernel)?;
+    let value = value.min(hard);
+    Ok(setrlimit(kernel, value, value)?)
+}
+
+/// Restricts the process to some processors.
+pub(crate) fn choose_processors(cores: &BTreeSet<usize>) -> io::Result<()> {
+    let mut set = nix::sched::CpuSet::new();
+    for core in cores {
+        set.set(*core)?;
+    }
+    Ok(nix::sched::sched_setaffinity(Pid::from_raw(0), &set)?)
+}
+
+/// Adds to what the kernel pretends to the process.
+pub(crate) fn add_personality(persona: nix::sys::personality::Persona) -> io::Result<()> {
+    use nix::sys::personality::{get, set};
+    Ok(set(get()? | persona).map(drop)?)
+}

@@ -1,0 +1,213 @@
+//! The file tree: captured mounts, the new root, and what covers entries of `/proc`.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::libc;
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, mkdirat, openat, statat, symlinkat};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
+    fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+};
+
+use crate::request::Access;
+use crate::sys;
+
+/// What is never allowed on a mount, whoever can write to it.
+const SAFE: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+
+/// Names in the directory below `/proc` of what masks a file and a directory.
+const EMPTY_FILE: &str = ".file";
+const EMPTY_DIRECTORY: &str = ".directory";
+
+/// A file or directory of the host, as a mount that is not yet attached.
+pub(crate) struct Captured {
+    pub mount: OwnedFd,
+    pub source: PathBuf,
+    pub access: Access,
+}
+
+/// Returns a mount of a host path that is attached nowhere, with its attributes set.
+pub(crate) fn capture(source: &Path, access: Access) -> io::Result<Captured> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_RECURSIVE
+        | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+    let mount = open_tree(CWD, source, flags)?;
+    let mut attributes = libc::MOUNT_ATTR_NOSUID;
+    // Devices are files of the host's `/dev`; anything else must not be one.
+    if !is_device(source) {
+        attributes |= libc::MOUNT_ATTR_NODEV;
+    }
+    if access == Access::ReadOnly {
+        attributes |= libc::MOUNT_ATTR_RDONLY;
+    }
+    sys::mount_setattr(&mount, attributes, true)?;
+    Ok(Captured {
+        mount,
+        source: source.to_owned(),
+        access,
+    })
+}
+
+/// Returns whether a path is one of the host's devices.
+pub(crate) fn is_device(source: &Path) -> bool {
+    source.starts_with("/dev")
+}
+
+impl Captured {
+    /// Attaches the mount below the new root, at a place of its own kind.
+    pub(crate) fn attach(&self, root: &OwnedFd, path: &str) -> io::Result<()> {
+        let stat = rustix::fs::fstat(&self.mount)?;
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            make_directories(root, path)?;
+        } else {
+            write_file(root, path, b"", 0o644)?;
+        }
+        attach(&self.mount, root, path)
+    }
+}
+
+/// Opens a file of the host for reading, by way of a mount of its own: what the builder
+/// sees of the descriptor does not tell where the file lies.
+pub(crate) fn open_input(source: &Path) -> io::Result<OwnedFd> {
+    let captured = capture(source, Access::ReadOnly)?;
+    let path = format!("/proc/self/fd/{}", captured.mount.as_raw_fd());
+    Ok(File::open(path)?.into())
+}
+
+/// Returns a new file system that is attached nowhere.
+pub(crate) fn new_mount(kind: &str, options: &[(&str, &str)]) -> io::Result<OwnedFd> {
+    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for (key, value) in options {
+        fsconfig_set_string(context.as_fd(), *key, *value)?;
+    }
+    fsconfig_create(context.as_fd())?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    Ok(fsmount(
+        context.as_fd(),
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        attributes,
+    )?)
+}
+
+fn attach(mount: &OwnedFd, root: &OwnedFd, path: &str) -> io::Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    Ok(move_mount(mount, "", root, path, flags)?)
+}
+
+/// Mounts an empty file system in memory.
+pub(crate) fn mount_tmpfs(
+    root: &OwnedFd,
+    path: &str,
+    mode: u32,
+    size_bytes: Option<u64>,
+) -> io::Result<()> {
+    let mode = format!("{mode:o}");
+    let size = size_bytes.map(|bytes| bytes.to_string());
+    let mut options = vec![("mode", mode.as_str())];
+    options.extend(size.as_deref().map(|size| ("size", size)));
+    let mount = new_mount("tmpfs", &options)?;
+    make_directories(root, path)?;
+    attach(&mount, root, path)
+}
+
+/// Mounts `/proc`, and returns the directory below it, which nothing else can reach.
+pub(crate) fn mount_proc(root: &OwnedFd) -> io::Result<OwnedFd> {
+    let mount = new_mount("proc", &[])?;
+    sys::mount_setattr(&mount, libc::MOUNT_ATTR_RDONLY, false)?;
+    make_directories(root, "proc")?;
+    let below = open_directory(root, "proc")?;
+    write_file(&below, EMPTY_FILE, b"", 0o444)?;
+    mkdirat(&below, EMPTY_DIRECTORY, Mode::from_raw_mode(0o555))?;
+    attach(&mount, root, "proc")?;
+    Ok(below)
+}
+
+/// Hides an entry of `/proc`, if there is one, behind one that is empty.
+pub(crate) fn mask(root: &OwnedFd, below: &OwnedFd, path: &str) -> io::Result<()> {
+    let target = format!("proc/{path}");
+    match statat(root, target.as_str(), AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => {
+            let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+            let empty = if directory {
+                EMPTY_DIRECTORY
+            } else {
+                EMPTY_FILE
+            };
+            lay_over(root, below, empty, &target)
+        }
+        Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Shows other content for an entry of `/proc`, if there is one.
+pub(crate) fn cover(root: &OwnedFd, below: &OwnedFd, path: &str, content: &[u8]) -> io::Result<()> {
+    let target = format!("proc/{path}");
+    match statat(root, target.as_str(), AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(_) => {
+            let name = path.replace('/', "-");
+            write_file(below, &name, content, 0o444)?;
+            lay_over(root, below, &name, &target)
+        }
+        Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn lay_over(root: &OwnedFd, below: &OwnedFd, name: &str, target: &str) -> io::Result<()> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let mount = open_tree(below, name, flags)?;
+    let attributes = SAFE | libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOEXEC;
+    sys::mount_setattr(&mount, attributes, false)?;
+    attach(&mount, root, target)
+}
+
+/// Makes the root itself read-only.
+pub(crate) fn seal(root: &OwnedFd) -> io::Result<()> {
+    sys::mount_setattr(root, SAFE | libc::MOUNT_ATTR_RDONLY, false)
+}
+
+/// Opens a directory below the new root.
+pub(crate) fn open_directory(root: &OwnedFd, path: &str) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(openat(root, path, flags, Mode::empty())?)
+}
+
+/// Creates a directory below the new root. Nobody else is in it yet, and every path was
+/// checked to be plain.
+pub(crate) fn make_directories(root: &OwnedFd, path: &str) -> io::Result<()> {
+    for (end, _) in path.match_indices('/').chain([(path.len(), "")]) {
+        let part = path.get(..end).unwrap_or(path);
+        match mkdirat(root, part, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
+}
+
+fn make_parents(root: &OwnedFd, path: &str) -> io::Result<()> {
+    match path.rsplit_once('/') {
+        Some((parent, _)) => make_directories(root, parent),
+        None => Ok(()),
+    }
+}
+
+/// Creates a symbolic link below the new root.
+pub(crate) fn symlink(root: &OwnedFd, path: &str, target: &str) -> io::Result<()> {
+    make_parents(root, path)?;
+    Ok(symlinkat(target, root, path)?)
+}
+
+/// Creates a file below the new root.
+pub(crate) fn write_file(root: &OwnedFd, path: &str, content: &[u8], mode: u32) -> io::Result<()> {
+    make_parents(root, path)?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = openat(root, path, flags, Mode::from_raw_mode(mode))?;
+    File::from(file).write_all(content)
+}

@@ -1,0 +1,227 @@
+//! One run as the parent sees it: reads the log, enforces limits, and returns only when
+//! everything in the namespaces is dead.
+
+use std::fs::File;
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Instant;
+
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::cancel::Cancel;
+use crate::outcome::End;
+use crate::request::Limits;
+use crate::step::Step;
+use crate::sys;
+use crate::wire::{Report, receive, send};
+
+/// A run in progress.
+pub(crate) struct Run<'a> {
+    /// Closing it makes the monitor kill everything.
+    life: Option<PipeWriter>,
+    status: PipeReader,
+    /// The log's pipe, or the parent's end of the terminal.
+    log: Option<File>,
+    /// What is typed into the terminal.
+    input: Option<BorrowedFd<'a>>,
+    limits: Limits,
+    started: Instant,
+    heard: Instant,
+    received: Vec<u8>,
+    /// Why the run was ended from here.
+    pub killed: Option<End>,
+    pub log_bytes: u64,
+    pub reports: Vec<Report>,
+}
+
+/// The parent's ends of what it shares with a monitor.
+pub(crate) struct Ends<'a> {
+    pub life: PipeWriter,
+    pub status: PipeReader,
+    pub log: File,
+    pub input: Option<BorrowedFd<'a>>,
+}
+
+/// What there is to read.
+struct News {
+    status: bool,
+    log: bool,
+    input: bool,
+    cancelled: bool,
+}
+
+impl<'a> Run<'a> {
+    pub(crate) fn new(ends: Ends<'a>, limits: &Limits, started: Instant) -> io::Result<Self> {
+        sys::set_nonblocking(&ends.status)?;
+        sys::set_nonblocking(&ends.log)?;
+        Ok(Self {
+            life: Some(ends.life),
+            status: ends.status,
+            log: Some(ends.log),
+            input: ends.input,
+            limits: limits.clone(),
+            started,
+            heard: started,
+            received: Vec::new(),
+            killed: None,
+            log_bytes: 0,
+            reports: Vec::new(),
+        })
+    }
+
+    /// Sends the plan.
+    pub(crate) fn send(&mut self, steps: &[Step]) -> io::Result<()> {
+        match &mut self.life {
+            Some(life) => send(life, &steps),
+            None => Ok(()),
+        }
+    }
+
+    fn kill(&mut self, why: End) {
+        self.killed.get_or_insert(why);
+        self.life = None;
+    }
+
+    /// Returns when the next limit is reached, and which.
+    fn deadline(&self) -> Option<(Instant, End)> {
+        if self.killed.is_some() {
+            return None;
+        }
+        let wall = self
+            .limits
+            .wall
+            .map(|limit| (self.started + limit, End::WallLimit));
+        let silence = self
+            .limits
+            .silence
+            .map(|limit| (self.heard + limit, End::SilenceLimit));
+        wall.into_iter().chain(silence).min_by_key(|(at, _)| *at)
+    }
+
+    /// Reads until the monitor has closed its side, which it does when all is dead.
+    pub(crate) fn watch(&mut self, log: &mut dyn FnMut(&[u8]), cancel: &Cancel) -> io::Result<()> {
+        loop {
+            let deadline = self.deadline();
+            let timeout = deadline.map_or(PollTimeout::NONE, |(at, _)| {
+                let left = at.saturating_duration_since(Instant::now());
+                // Rounded up, so that the limit has passed when the call returns.
+                let millis = i32::try_from(left.as_millis() + 1).unwrap_or(i32::MAX);
+                PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)
+            });
+            let news = self.wait_for_news(timeout, cancel)?;
+            if news.log {
+                self.read_log(log)?;
+            }
+            if news.input {
+                self.pass_input()?;
+            }
+            if news.cancelled {
+                self.kill(End::Cancelled);
+            }
+            if let Some((at, end)) = self.deadline()
+                && Instant::now() >= at
+            {
+                self.kill(end);
+            }
+            if news.status && self.read_status()? {
+                // All writers are dead: what is left in the pipe is all there is.
+                return self.read_log(log);
+            }
+        }
+    }
+
+    fn wait_for_news(&self, timeout: PollTimeout, cancel: &Cancel) -> io::Result<News> {
+        let running = self.killed.is_none();
+        let sources = [
+            Some(self.status.as_fd()),
+            self.log.as_ref().map(AsFd::as_fd),
+            self.input.filter(|_| running && self.log.is_some()),
+            running.then(|| cancel.signal()),
+        ];
+        let mut watched: Vec<PollFd<'_>> = sources
+            .iter()
+            .flatten()
+            .map(|fd| PollFd::new(*fd, PollFlags::POLLIN))
+            .collect();
+        match poll(&mut watched, timeout) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let mut answers = watched.iter().map(|fd| fd.any().unwrap_or(false));
+        let [status, log, input, cancelled] =
+            sources.map(|source| source.is_some() && answers.next().unwrap_or(false));
+        Ok(News {
+            status,
+            log,
+            input,
+            cancelled,
+        })
+    }
+
+    /// Types what was typed.
+    fn pass_input(&mut self) -> io::Result<()> {
+        let (Some(input), Some(terminal)) = (self.input, &mut self.log) else {
+            return Ok(());
+        };
+        let mut block = [0; 1024];
+        let count = rustix::io::read(input, &mut block)?;
+        if count == 0 {
+            // Nothing more will be typed: what a terminal tells its program by ^D.
+            self.input = None;
+            const END_OF_INPUT: &[u8] = &[4];
+            return terminal.write_all(END_OF_INPUT);
+        }
+        terminal.write_all(block.get(..count).unwrap_or(&[]))
+    }
+
+    /// Takes everything that is in the log's pipe now.
+    fn read_log(&mut self, log: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+        let mut block = vec![0; 1 << 16];
+        while let Some(pipe) = &mut self.log {
+            match pipe.read(&mut block) {
+                Ok(0) => self.log = None,
+                Ok(count) => {
+                    self.heard = Instant::now();
+                    let room = self.limits.log_bytes.unwrap_or(u64::MAX) - self.log_bytes;
+                    let kept = count.min(usize::try_from(room).unwrap_or(usize::MAX));
+                    self.log_bytes += kept as u64;
+                    log(block.get(..kept).unwrap_or(&[]));
+                    if kept < count {
+                        self.kill(End::LogLimit);
+                    }
+                }
+                // No program has the terminal open any more.
+                Err(error) if error.raw_os_error() == Some(libc::EIO) => self.log = None,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what the child reported; returns whether it has ended.
+    fn read_status(&mut self) -> io::Result<bool> {
+        let mut block = [0; 4096];
+        loop {
+            match self.status.read(&mut block) {
+                Ok(0) => {
+                    let mut rest = self.received.as_slice();
+                    while let Some(report) = receive::<Report>(&mut rest)? {
+                        self.reports.push(report);
+                    }
+                    return Ok(true);
+                }
+                Ok(count) if self.received.len() < 1 << 16 => {
+                    self.received
+                        .extend_from_slice(block.get(..count).unwrap_or(&[]));
+                }
+                Ok(_) => return Err(io::Error::other("the sandbox reports without end")),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! One thing that is done before the program runs, as data.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::request::{Access, Clocks, Terminal, Weakness};
+
+/// One thing that is done before the program runs.
+///
+/// A list of steps is performed by one process after the other: the monitor up to
+/// [`Step::StartInit`], init up to [`Step::StartBuilder`], and the builder to the end.
+/// Paths without a leading `/` are relative to the new root.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Step {
+    /// Take hold of a file or directory of the host, as a mount that is not yet attached.
+    Capture {
+        /// What.
+        source: PathBuf,
+        /// Whether it can be changed inside.
+        access: Access,
+    },
+    /// Open a file of the host for the program's standard input.
+    OpenInput(PathBuf),
+    /// Make the pipe that nobody writes to, for the program's standard input.
+    EmptyInput,
+    /// Give up root's user and group for ids that own nothing, and let what was captured
+    /// appear as theirs (id-mapped mounts: on disk, files stay root's).
+    LeaveRoot {
+        /// Whether to stay root where that cannot be done.
+        optional: bool,
+    },
+    /// Stay root outside, for want of the privilege to become anyone else.
+    StayRoot {
+        /// Whether that is acceptable.
+        optional: bool,
+    },
+    /// Enter new namespaces of every kind.
+    EnterNamespaces {
+        /// Kinds to go without where the kernel does not have them.
+        optional: BTreeSet<Weakness>,
+    },
+    /// Move the clocks of the new time namespace.
+    ShiftClocks(Clocks),
+    /// Choose who the caller is inside: one user, one group.
+    MapIds {
+        /// The user inside.
+        uid: u32,
+        /// The group inside.
+        gid: u32,
+    },
+    /// Start init, process 1 inside. It dies with the monitor.
+    StartInit,
+    /// Let the next process have this number.
+    NextPid(u32),
+    /// Stop mount events from travelling in or out.
+    MakeMountsPrivate,
+    /// Mount the file system that becomes `/`, on top of the host's, and enter it.
+    MountRoot,
+    /// Create a directory and its missing parents.
+    Directory {
+        /// Where.
+        path: String,
+    },
+    /// Create a symbolic link.
+    Symlink {
+        /// Where.
+        path: String,
+        /// Its target.
+        target: String,
+    },
+    /// Create a file.
+    File {
+        /// Where.
+        path: String,
+        /// Its content.
+        content: Vec<u8>,
+        /// Whether it may be executed.
+        executable: bool,
+    },
+    /// Attach what was captured first and is not attached yet.
+    Attach {
+        /// Where.
+        path: String,
+    },
+    /// Mount an empty file system that can be written to.
+    MountTmpfs {
+        /// Where.
+        path: String,
+        /// The mode of its root.
+        mode: u32,
+        /// What fits into it.
+        size_bytes: Option<u64>,
+    },
+    /// Copy what was captured first and is not attached yet into a directory.
+    Copy {
+        /// Where.
+        path: String,
+    },
+    /// Mount a read-only `/proc` of the new PID namespace.
+    MountProc,
+    /// Hide an entry of `/proc` behind one that is empty, if the kernel has the entry.
+    Mask {
+        /// Where, below `/proc`.
+        path: String,
+    },
+    /// Show other content for an entry of `/proc`, if the kernel has the entry.
+    Cover {
+        /// Where, below `/proc`.
+        path: String,
+        /// What is read there.
+        content: Vec<u8>,
+    },
+    /// Make the new root `/`, and let go of the old one for good.
+    PivotRoot,
+    /// Make `/` itself read-only; what is mounted below keeps its own access.
+    SealRoot,
+    /// Bring up the loopback interface, the only one there is.
+    LoopbackUp,
+    /// Set the host name.
+    HostName(String),
+    /// Set the domain name.
+    DomainName(String),
+    /// Join a session keyring that is new and empty.
+    NewKeyring,
+    /// Give up every capability, for good.
+    DropCapabilities,
+    /// Never gain a privilege by executing anything.
+    NoNewPrivileges,
+    /// Keep init's memory and executable out of the builder's reach.
+    Undumpable,
+    /// Start the builder; init stays, and collects what dies.
+    StartBuilder,
+    /// Open a session of its own, without a terminal.
+    OpenSession,
+    /// Let the terminal control the session.
+    ControlTerminal(Terminal),
+    /// Set a limit that the kernel enforces; it cannot be raised again.
+    Limit {
+        /// Of what.
+        resource: Resource,
+        /// How much, at most what the caller has.
+        value: u64,
+    },
+    /// Set the file mode creation mask.
+    Umask(u32),
+    /// Use these processors only.
+    Processors(BTreeSet<usize>),
+    /// Do not randomise addresses.
+    FixAddresses,
+    /// Tell programs of a kernel release of the series 2.6.
+    Release26,
+    /// Enter the working directory.
+    Enter(String),
+    /// Connect standard input, output and error.
+    StandardDescriptors,
+    /// Reset every signal, and block none.
+    ResetSignals,
+    /// Let `execve` close every other descriptor.
+    CloseDescriptors,
+    /// Restrict writing by Landlock, and signals and abstract sockets to the build.
+    Landlock {
+        /// Trees that may be written to.
+        trees: Vec<String>,
+        /// Files that may be written to.
+        files: Vec<String>,
+        /// Whether to go without where the kernel does not have it.
+        optional: bool,
+    },
+    /// Install the system call filters.
+    FilterSystemCalls,
+    /// Try every lock from inside, and stop if one does not hold.
+    CheckLocks {
+        /// Mounts that must be read-only.
+        read_only: Vec<String>,
+    },
+    /// Become the program.
+    Execute {
+        /// The program and its arguments.
+        command: Vec<String>,
+        /// `NAME=value`, sorted by name.
+        environment: Vec<String>,
+    },
+}
+
+/// Something that the kernel limits for each process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Resource {
+    /// Bytes of a core file.
+    CoreBytes,
+    /// Bytes of stack; it also fixes how long arguments may be.
+    StackBytes,
+    /// Processes of the user in the namespace.
+    Processes,
+    /// Open files.
+    OpenFiles,
+    /// Bytes of a file that is written.
+    FileBytes,
+    /// Bytes of address space.
+    MemoryBytes,
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::CoreBytes => "bytes of a core file",
+            Self::StackBytes => "bytes of stack",
+            Self::Processes => "processes",
+            Self::OpenFiles => "open files",
+            Self::FileBytes => "bytes of a file",
+            Self::MemoryBytes => "bytes of address space",
+        })
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Capture { source, access } => {
+                let access = match access {
+                    Access::ReadOnly => "read-only",
+                    Access::ReadWrite => "writable",
+                };
+                write!(f, "capture `{}`, {access}", source.display())
+            }
+            Self::OpenInput(source) => write!(f, "open `{}` as input", source.display()),
+            Self::EmptyInput => write!(f, "make an empty pipe as input"),
+            Self::LeaveRoot { .. } => write!(f, "give up root's user id"),
+            Self::StayRoot { .. } => write!(f, "keep root's user id outside"),
+            Self::EnterNamespaces { .. } => write!(f, "enter new namespaces"),
+            Self::ShiftClocks(clocks) => write!(
+                f,
+                "move the monotonic clock by {} s and the boot clock by {} s",
+                clocks.monotonic_seconds, clocks.boot_seconds
+            ),
+            Self::MapIds { uid, gid } => write!(f, "become user {uid} and group {gid}"),
+            Self::StartInit => write!(f, "start init"),
+            Self::NextPid(pid) => write!(f, "let the next process be {pid}"),
+            Self::MakeMountsPrivate => write!(f, "make mounts private"),
+            Self::MountRoot => write!(f, "mount the new root"),
+            Self::Directory { path } => write!(f, "create the directory `/{path}`"),
+            Self::Symlink { path, target } => write!(f, "link `/{path}` to `{target}`"),
+            Self::File { path, content, .. } => {
+                write!(f, "create the file `/{path}` of {} bytes", content.len())
+            }
+            Self::Attach { path } => write!(f, "attach `/{path}`"),
+            Self::MountTmpfs {
+                path,
+                mode,
+                size_bytes,
+            } => {
+                write!(f, "mount an empty `/{path}` with mode {mode:04o}")?;
+                size_bytes.map_or(Ok(()), |size| write!(f, " and {size} bytes"))
+            }
+            Self::Copy { path } => write!(f, "fill `/{path}` with a copy"),
+            Self::MountProc => write!(f, "mount `/proc`"),
+            Self::Mask { path } => write!(f, "hide `/proc/{path}`"),
+            Self::Cover { path, .. } => write!(f, "cover `/proc/{path}`"),
+            Self::PivotRoot => write!(f, "leave the old root"),
+            Self::SealRoot => write!(f, "make `/` read-only"),
+            Self::LoopbackUp => write!(f, "bring up the loopback interface"),
+            Self::HostName(name) => write!(f, "set the host name `{name}`"),
+            Self::DomainName(name) => write!(f, "set the domain name `{name}`"),
+            Self::NewKeyring => write!(f, "join an empty session keyring"),
+            Self::DropCapabilities => write!(f, "drop every capability"),
+            Self::NoNewPrivileges => write!(f, "forbid new privileges"),
+            Self::Undumpable => write!(f, "hide init from the build"),
+            Self::StartBuilder => write!(f, "start the builder"),
+            Self::OpenSession => write!(f, "open a session"),
+            Self::ControlTerminal(Terminal { rows, columns }) => {
+                write!(
+                    f,
+                    "let a terminal of {rows} rows and {columns} columns control the session"
+                )
+            }
+            Self::Limit { resource, value } => write!(f, "limit to {value} {resource}"),
+            Self::Umask(mask) => write!(f, "set the umask {mask:04o}"),
+            Self::Processors(cores) => {
+                write!(f, "use the processors")?;
+                cores.iter().try_for_each(|core| write!(f, " {core}"))
+            }
+            Self::FixAddresses => write!(f, "fix addresses"),
+            Self::Release26 => write!(f, "tell of a kernel 2.6"),
+            Self::Enter(path) => write!(f, "enter `{path}`"),
+            Self::StandardDescriptors => write!(f, "connect the standard descriptors"),
+            Self::ResetSignals => write!(f, "reset signals"),
+            Self::CloseDescriptors => write!(f, "close every other descriptor"),
+            Self::Landlock { trees, files, .. } => write!(
+                f,
+                "forbid writing outside {} trees and {} files by Landlock",
+                trees.len(),
+                files.len()
+            ),
+            Self::FilterSystemCalls => write!(f, "install the system call filters"),
+            Self::CheckLocks { read_only } => {
+                write!(f, "check every lock and {} inputs", read_only.len())
+            }
+            Self::Execute { command, .. } => write!(
+                f,
+                "execute `{}`",
+                command.first().map_or("", String::as_str)
+            ),
+        }
+    }
+}
