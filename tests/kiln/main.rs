@@ -14,11 +14,8 @@ mod golden;
 mod image;
 mod layers;
 mod messages;
-<<<<<<< HEAD
 mod questions;
-=======
 mod reboot;
->>>>>>> safety
 mod reproduce;
 mod store;
 mod world;
