@@ -132,7 +132,10 @@ pub(super) fn recall(store: &Store, files: &Files, wanted: &[PackageName]) -> Op
                 .outputs
                 .into_iter()
                 .map(|(name, path)| {
-                    Some((name.parse().ok()?, StorePath::from_base_name(&path).ok()?))
+                    let path = StorePath::from_base_name(&path).ok()?;
+                    // Asked although nothing was removed: a database can be put back.
+                    store.object(&path).ok()??;
+                    Some((name.parse().ok()?, path))
                 })
                 .collect::<Option<_>>()?;
             let known = KnownPackage {

@@ -85,6 +85,7 @@ impl Store {
         (recovered.forgotten, recovered.roots) = self.forget(&lost)?;
         self.sweep_pool()?;
         self.forget_layers()?;
+        self.forget_evaluations()?;
         self.sync_files()?;
         crash::point("recover: on the disk");
         self.in_transaction(|transaction| {
