@@ -7,10 +7,11 @@
 
 pub mod log;
 mod outputs;
+mod shell;
 mod world;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use kiln_sandbox::{Cancel, End, Launcher, SandboxError};
@@ -22,6 +23,7 @@ use crate::hash::{ActionDigest, OutputName, StorePath};
 use crate::store::{Addition, BuildRecord, ObjectPlan, Scratch, Store, StoreError};
 
 pub use log::LogLine;
+pub use shell::{Opened, Start};
 
 /// What a rebuild may see differently, and a correct build does not let through.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,6 +104,17 @@ pub enum BuildError {
         /// The entry.
         entry: String,
     },
+    /// A phase that a build does not have.
+    #[error("`{name}` has no phase `{phase}`")]
+    NoPhase {
+        /// The action's name.
+        name: String,
+        /// The phase that was asked for.
+        phase: String,
+    },
+    /// No failed run of a build is kept.
+    #[error("no failed build of `{0}` is kept")]
+    NotKept(String),
     /// The action is not one that runs in a sandbox.
     #[error("`{0}` is not a build")]
     NotARun(String),
@@ -187,8 +200,8 @@ impl Builder<'_> {
             .run()
             .ok_or_else(|| BuildError::NotARun(action.name.to_string()))?;
         let scratch = self.store.scratch()?;
-        let additions = additions(action, digest, conditions, &scratch);
-        let world = world::World::new(self.store, action, run, &scratch)?;
+        let additions = additions(action, digest, conditions, scratch.path());
+        let world = world::World::new(self.store, action, run, scratch.path())?;
         world.lay_out(&additions)?;
         let request = world.request(&additions, limits, conditions)?;
 
@@ -254,7 +267,7 @@ fn additions(
     action: &Action,
     digest: ActionDigest,
     conditions: &Conditions,
-    scratch: &Scratch,
+    work: &Path,
 ) -> BTreeMap<OutputName, Addition> {
     let ActionKind::Build { outputs, .. } = &action.kind else {
         return BTreeMap::new();
@@ -263,7 +276,7 @@ fn additions(
         .iter()
         .map(|(output, name)| {
             let told = scratch_path(digest, output, name, &conditions.salt);
-            let tree = scratch.path().join("outputs").join(output.as_str());
+            let tree = work.join("outputs").join(output.as_str());
             (
                 output.clone(),
                 Addition {

@@ -11,7 +11,7 @@ use crate::derivation::Limits;
 use crate::fetch::{unpack, worktree};
 use crate::hash::{OutputName, STORE_PREFIX, StorePath};
 use crate::listing::Entry;
-use crate::store::{Addition, Scratch, Store};
+use crate::store::{Addition, Store};
 
 /// Entries of `/` that the sandbox makes itself.
 const RESERVED: [&str; 6] = ["build", "dev", "kiln", "proc", "sys", "tmp"];
@@ -26,7 +26,8 @@ pub(super) struct World<'a> {
     pub store: &'a Store,
     pub action: &'a Action,
     pub run: &'a Run,
-    pub scratch: &'a Scratch,
+    /// Where `build/` and `outputs/` are.
+    pub work: &'a Path,
     /// The objects that the build can see, its root left out.
     visible: BTreeSet<StorePath>,
 }
@@ -36,7 +37,7 @@ impl<'a> World<'a> {
         store: &'a Store,
         action: &'a Action,
         run: &'a Run,
-        scratch: &'a Scratch,
+        work: &'a Path,
     ) -> Result<Self, BuildError> {
         let mut visible = store.closure(run.inputs.values())?;
         let mut of_root = store.closure([&run.root])?;
@@ -46,13 +47,13 @@ impl<'a> World<'a> {
             store,
             action,
             run,
-            scratch,
+            work,
             visible,
         })
     }
 
     fn build_directory(&self) -> PathBuf {
-        self.scratch.path().join("build")
+        self.work.join("build")
     }
 
     /// Makes `/build` with the sources in it, and an empty directory for each output.

@@ -68,6 +68,10 @@ pub enum Command {
         /// A package or a store path
         to: String,
     },
+    /// Open a shell in the sandbox of a package's build
+    Shell(ShellArguments),
+    /// Run a program of a package in a sandbox of its own
+    Run(RunArguments),
     /// Compare two objects, closures or images: what was added, removed and changed
     Diff(DiffArguments),
     /// Draw what an output needs at run time, or what its build needs
@@ -279,6 +283,68 @@ pub struct ProveArguments {
     /// Packages or images
     #[arg(required = true, value_name = "TARGET")]
     pub targets: Vec<String>,
+
+    /// How much is done at once.
+    #[command(flatten)]
+    pub effort: Effort,
+}
+
+/// Arguments of `kiln shell`.
+#[derive(Debug, Args)]
+pub struct ShellArguments {
+    /// A package
+    pub package: String,
+
+    /// In the kept directory of its last build, which failed
+    #[arg(long)]
+    pub failed: bool,
+
+    /// Run every phase before this one first: prepare, configure, build, check or install
+    #[arg(long, value_name = "PHASE", conflicts_with = "failed")]
+    pub at: Option<String>,
+
+    /// Run this and end, instead of reading commands
+    #[arg(short, long, value_name = "SCRIPT")]
+    pub command: Option<String>,
+
+    /// Print each step that sets up the sandbox, and do nothing
+    #[arg(long, conflicts_with = "command")]
+    pub plan: bool,
+
+    /// How much is done at once.
+    #[command(flatten)]
+    pub effort: Effort,
+}
+
+/// Arguments of `kiln run`.
+#[derive(Debug, Args)]
+pub struct RunArguments {
+    /// A package
+    pub package: String,
+
+    /// The program in it [default: the only one in `bin`, or the one with the package's name]
+    #[arg(long, value_name = "PATH")]
+    pub program: Option<String>,
+
+    /// Let it read a file or directory, at its own place or at another
+    #[arg(long, value_name = "PATH[:INSIDE]")]
+    pub read: Vec<String>,
+
+    /// Let it read and change a file or directory, at its own place or at another
+    #[arg(long, value_name = "PATH[:INSIDE]")]
+    pub write: Vec<String>,
+
+    /// Give it a variable
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    pub env: Vec<String>,
+
+    /// Where it starts [default: `/`]
+    #[arg(short, long, value_name = "INSIDE")]
+    pub workdir: Option<String>,
+
+    /// Its arguments
+    #[arg(last = true, value_name = "ARGS")]
+    pub arguments: Vec<String>,
 
     /// How much is done at once.
     #[command(flatten)]

@@ -182,7 +182,11 @@ pub(super) fn build(
                 problem = full(problem);
             }
             if *end != End::Cancelled {
-                problem = problem.hint(format!("the whole log: `kiln log {action}`"));
+                problem = problem
+                    .hint(format!("the whole log: `kiln log {action}`"))
+                    .hint(format!(
+                        "a shell in what it left behind: `kiln shell --failed {package}`"
+                    ));
             }
             problem
         }
@@ -198,6 +202,10 @@ pub(super) fn build(
                 .collect();
             problem.hint("link with `-static`, or leave `linkage` out of the output")
         }
+        BuildError::NoPhase { .. } => problem.hint("phases are `prepare`, `configure`, `build`, `check` and `install`; those that neither its file nor its recipe has do not run"),
+        BuildError::NotKept(_) => problem
+            .because("its last build succeeded, or it is older than the last eight that failed")
+            .hint(format!("`kiln shell {package}` starts from the sources")),
         BuildError::Source { source, .. } => with_fetch_hint(problem, source).hint(format!(
             "`unpack = false` gives `{package}` the file as it is"
         )),

@@ -16,6 +16,7 @@ mod progress;
 pub mod report;
 mod session;
 mod settings;
+mod terminal;
 
 use std::process::ExitCode;
 
@@ -68,6 +69,8 @@ fn dispatch(arguments: &Arguments, output: &Output) -> Result<Answer, Failure> {
             command::closure::run(&session, target, *tree, *size)
         }
         Command::Why { from, to } => command::why::run(&session, from, to),
+        Command::Shell(shell) => command::shell::run(&session, shell),
+        Command::Run(run) => command::run::run(&session, run),
         Command::Diff(diff) => command::diff::run(&session, diff),
         Command::Graph(graph) => command::graph::run(&session, graph),
         Command::Store { command } => command::store::run(&session, command),

@@ -1,5 +1,6 @@
 //! Everything that most commands need, opened once.
 
+use std::collections::BTreeSet;
 use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +17,7 @@ use super::report::{Failure, Output, Problem};
 use super::settings::Settings;
 use crate::fetch::Fetcher;
 use crate::hash::{PackageName, StorePath};
-use crate::plan::{self, Graph, LoadError, Loaded};
+use crate::plan::{self, Graph, LoadError, Loaded, StepId};
 use crate::realise::{Realised, Realiser};
 use crate::store::Store;
 
@@ -85,11 +86,23 @@ impl Session {
         graph: &Graph,
         effort: &Effort,
     ) -> Result<Realised, Failure> {
+        self.realise_only(loaded, graph, effort, None)
+    }
+
+    /// Realises steps of a graph, which must include what they need.
+    pub(super) fn realise_only(
+        &self,
+        loaded: &Loaded,
+        graph: &Graph,
+        effort: &Effort,
+        only: Option<&BTreeSet<StepId>>,
+    ) -> Result<Realised, Failure> {
         let progress = Progress::new(self.output);
         let realised = Realiser {
             jobs: jobs(effort),
             cores: cores(effort),
             keep_going: effort.keep_going,
+            only,
             ..self.realiser(&progress)
         }
         .realise(graph);
@@ -196,6 +209,7 @@ impl Session {
             jobs: 1,
             cores: 1,
             keep_going: false,
+            only: None,
         }
     }
 

@@ -165,6 +165,18 @@ impl Graph {
         self.builds.iter().map(|(name, id)| (name, *id))
     }
 
+    /// Returns every step that some steps need, directly or not, themselves left out
+    /// unless one needs another.
+    pub fn needed_by(&self, steps: &BTreeSet<StepId>) -> BTreeSet<StepId> {
+        let mut needed = BTreeSet::new();
+        let mut pending: Vec<StepId> = steps.iter().copied().collect();
+        while let Some(id) = pending.pop() {
+            let inputs = self.step(id).map(Step::inputs).unwrap_or_default();
+            pending.extend(inputs.into_iter().filter(|input| needed.insert(*input)));
+        }
+        needed
+    }
+
     /// Returns the number of steps.
     pub fn len(&self) -> usize {
         self.steps.len()

@@ -13,7 +13,7 @@ mod schedule;
 
 pub use repair::{RepairError, Repaired};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -201,6 +201,8 @@ pub struct Realiser<'a> {
     pub cores: usize,
     /// Whether steps that do not depend on a failed one are still begun.
     pub keep_going: bool,
+    /// The steps that are wanted, those they need included; `None` for all.
+    pub only: Option<&'a BTreeSet<StepId>>,
 }
 
 impl Realiser<'_> {

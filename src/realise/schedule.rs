@@ -83,6 +83,7 @@ impl<'a> Remaining<'a> {
         let open: Vec<(StepId, &Step)> = graph
             .steps()
             .filter(|(id, _)| realised.outputs(*id).is_none())
+            .filter(|(id, _)| realiser.only.is_none_or(|only| only.contains(id)))
             .collect();
         let mut dependents: BTreeMap<StepId, Vec<StepId>> = BTreeMap::new();
         for (id, step) in &open {

@@ -17,5 +17,6 @@ mod messages;
 mod questions;
 mod reboot;
 mod reproduce;
+mod shell;
 mod store;
 mod world;

@@ -9,6 +9,8 @@ pub(super) mod graph;
 pub(super) mod image;
 pub(super) mod log;
 pub(super) mod prove;
+pub(super) mod run;
+pub(super) mod shell;
 pub(super) mod show;
 pub(super) mod store;
 pub(super) mod why;
