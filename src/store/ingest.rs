@@ -7,7 +7,7 @@ use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 
 use super::pool::copy_checked;
-use super::{ObjectPlan, Store, StoreError};
+use super::{ObjectPlan, Store, StoreError, crash};
 use crate::hash::object::SelfReferences;
 use crate::hash::{BlobDigest, ObjectName, StorePath};
 use crate::listing::Entry;
@@ -49,6 +49,7 @@ impl Store {
             self.take(file, executable, &parts, search)
         })
         .map_err(failed)?;
+        crash::point("add: content taken");
         self.enter(&root, scan, name, &scratch.path().join("tree"))
     }
 
@@ -114,14 +115,21 @@ impl Store {
         let path = StorePath::new(digest, name.clone());
         let mut looking = self.look()?;
         let there = looking.object(&path)?;
+        let mut references = scan.references;
+        let targets: BTreeSet<StorePath> =
+            references.iter().map(|hit| hit.target.clone()).collect();
+        for target in targets {
+            // Content is no reason to name an object that cannot be named: itself, or one
+            // that was removed meanwhile.
+            if target == path || !looking.object(&target)? {
+                references.retain(|hit| hit.target != target);
+            }
+        }
         looking.finish()?;
         if there {
             return Ok(path);
         }
         std::fs::create_dir(tree).map_err(|source| super::pool::access("create", tree, source))?;
-        let mut references = scan.references;
-        // Content is no reason to name an object that cannot be named: itself.
-        references.retain(|hit| hit.target != path);
         self.link_tree(&TreeRoot::open(tree)?, &scan.listing, |at, to| {
             let Some(Entry::File { digest, .. }) = scan.listing.get(at) else {
                 return Ok(());

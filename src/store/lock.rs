@@ -14,6 +14,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::{Store, StoreError, crash};
@@ -24,6 +25,16 @@ use crate::tree::{TreeRoot, remove_tree, seal};
 #[derive(Debug)]
 pub struct ActionLock {
     _held: File,
+    path: PathBuf,
+}
+
+impl Drop for ActionLock {
+    fn drop(&mut self) {
+        // Who waits for it finds it gone, and makes another.
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            tracing::debug!(%error, "a lock file stays for now");
+        }
+    }
 }
 
 /// Held while objects are added or removed. What is about to change is written into the
@@ -47,12 +58,19 @@ impl Store {
         waiting: impl FnOnce(),
     ) -> Result<ActionLock, StoreError> {
         let path = self.lock_path(&action.to_string());
-        let held = open(path.clone())?;
-        if !try_lock(&held, &path)? {
-            waiting();
-            held.lock().map_err(|source| failed(path, source))?;
+        let mut waiting = Some(waiting);
+        loop {
+            let held = open(path.clone())?;
+            if !try_lock(&held, &path)? {
+                if let Some(waiting) = waiting.take() {
+                    waiting();
+                }
+                held.lock().map_err(|source| failed(path.clone(), source))?;
+            }
+            if leads_to(&path, &held).map_err(|source| failed(path.clone(), source))? {
+                return Ok(ActionLock { _held: held, path });
+            }
         }
-        Ok(ActionLock { _held: held })
     }
 
     /// Returns whether some process realises an action now.
@@ -159,6 +177,16 @@ impl Changing {
     }
 }
 
+/// Returns whether a path still leads to an open file.
+fn leads_to(path: &Path, file: &File) -> std::io::Result<bool> {
+    let open = file.metadata()?;
+    match std::fs::metadata(path) {
+        Ok(there) => Ok((there.dev(), there.ino()) == (open.dev(), open.ino())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Waits for a lock file and holds it until the file is dropped.
 pub(super) fn take(path: PathBuf) -> Result<File, StoreError> {
     let held = open(path.clone())?;
@@ -190,5 +218,29 @@ pub(super) fn failed(path: PathBuf, source: std::io::Error) -> StoreError {
         operation: "lock",
         path,
         source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waited_for_a_lock_holds_the_one_that_others_find() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let action = ActionDigest::from_bytes([7; 32]);
+        let first = store.lock_action(action, || {}).unwrap();
+        let (waits, is_waiting) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| store.lock_action(action, || waits.send(()).unwrap()));
+            is_waiting.recv().unwrap();
+            drop(first);
+            let second = second.join().unwrap().unwrap();
+            assert!(store.is_being_realised(action).unwrap());
+            drop(second);
+        });
+        assert!(!store.is_being_realised(action).unwrap());
+        assert!(!store.lock_path(&action.to_string()).exists());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Transaction, params};
 
 use super::{Store, StoreError};
 use crate::closure::{Graph, Reference};
@@ -269,12 +269,6 @@ pub(super) struct NewObject<'a> {
     pub positions: &'a [Position],
     pub references: &'a [Hit],
     pub now: i64,
-}
-
-pub(super) fn exists(connection: &Connection, path: &StorePath) -> rusqlite::Result<bool> {
-    connection
-        .prepare_cached("SELECT 1 FROM objects WHERE path = ?1")?
-        .exists([path.base_name()])
 }
 
 /// Inserts an object; every target of its references must be there already.

@@ -182,8 +182,31 @@ impl Store {
         self.put_file(&temporary, digest, executable)
     }
 
+    /// Seals a file whose content is known, and makes it the pool's unless that has one;
+    /// returns whether it is. The file keeps its own name as well.
+    pub(super) fn put_link(
+        &self,
+        from: &Path,
+        digest: BlobDigest,
+        executable: bool,
+    ) -> Result<bool, StoreError> {
+        let blob = self.blob_path(digest, executable);
+        let failed = |source| access("share the content of", from, source);
+        let file = File::open(from).map_err(failed)?;
+        seal::seal_open_file(file.as_fd(), executable).map_err(|errno| failed(errno.into()))?;
+        make_shard(&blob)?;
+        match linkat(CWD, from, CWD, &blob, AtFlags::empty()) {
+            Ok(()) => {
+                crash::point("pool: file linked in");
+                Ok(true)
+            }
+            Err(Errno::EXIST) => Ok(false),
+            Err(errno) => Err(failed(errno.into())),
+        }
+    }
+
     /// Moves a file whose content is known into the pool, or deletes it if that is there.
-    pub(super) fn put_file(
+    fn put_file(
         &self,
         from: &Path,
         digest: BlobDigest,

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::add::{Addition, ObjectPlan, plan};
 use super::facts::Origin;
-use super::objects::{NewObject, exists, insert};
+use super::objects::{NewObject, insert};
 use super::pool::{access, copy_checked};
 use super::{Store, StoreError, crash};
 use crate::closure::Reference;
@@ -127,46 +127,47 @@ impl Store {
         plans: &[ObjectPlan],
         production: Option<&Production<'_>>,
     ) -> Result<(), StoreError> {
-        let mut moving: Vec<&ObjectPlan> = Vec::new();
-        let mut chosen: BTreeSet<&StorePath> = BTreeSet::new();
-        for plan in plans {
-            if self.object(&plan.path)?.is_none() && chosen.insert(&plan.path) {
-                moving.push(plan);
+        let mut writing = None;
+        let mut sealed: BTreeMap<&StorePath, &ObjectPlan> = BTreeMap::new();
+        let (mut changing, missing) = loop {
+            for plan in plans {
+                if self.object(&plan.path)?.is_some() || sealed.contains_key(&plan.path) {
+                    continue;
+                }
+                if writing.is_none() {
+                    writing = Some(self.writing()?);
+                }
+                if !plan.sealed {
+                    self.seal(plan)?;
+                }
+                sealed.insert(&plan.path, plan);
             }
-        }
-        let _writing = if moving.is_empty() {
-            None
-        } else {
-            Some(self.writing()?)
+            crash::point("register: trees sealed");
+            let changing = self.changing()?;
+            let mut missing = BTreeSet::new();
+            for plan in plans {
+                if self.object(&plan.path)?.is_none() {
+                    missing.insert(&plan.path);
+                }
+            }
+            // One that was there may have gone between the look and the lock.
+            if missing.iter().all(|path| sealed.contains_key(*path)) {
+                break (changing, missing);
+            }
         };
-        for plan in &moving {
-            if !plan.sealed {
-                self.seal(plan)?;
-            }
-        }
-        crash::point("register: trees sealed");
         let names: Vec<String> = plans.iter().map(|plan| plan.path.base_name()).collect();
-        let mut changing = self.changing()?;
         self.lease(&names)?;
         changing.note(&names)?;
         crash::point("register: noted");
-        let mut moved = Vec::new();
-        for plan in in_order(&moving) {
-            if self.object(&plan.path)?.is_none() {
-                self.move_into_place(plan)?;
-                crash::point("register: tree moved");
-                moved.push(plan);
-            }
+        sealed.retain(|path, _| missing.contains(path));
+        let moved = in_order(&sealed);
+        for plan in &moved {
+            self.move_into_place(plan)?;
+            crash::point("register: tree moved");
         }
         self.in_transaction(|transaction| {
             for plan in &moved {
                 record(transaction, plan)?;
-            }
-            // An object that was there may have gone between the look and the lock.
-            for plan in plans {
-                if !exists(transaction, &plan.path)? {
-                    return Err(rusqlite::Error::QueryReturnedNoRows);
-                }
             }
             production.map_or(Ok(()), |production| {
                 record_production(transaction, production)
@@ -320,12 +321,10 @@ fn record_production(
 }
 
 /// Returns plans in an order in which each comes after those that it names.
-fn in_order<'a>(plans: &[&'a ObjectPlan]) -> Vec<&'a ObjectPlan> {
-    let by_path: BTreeMap<&StorePath, &ObjectPlan> =
-        plans.iter().map(|plan| (&plan.path, *plan)).collect();
+fn in_order<'a>(plans: &BTreeMap<&StorePath, &'a ObjectPlan>) -> Vec<&'a ObjectPlan> {
     let mut placed: BTreeSet<&StorePath> = BTreeSet::new();
     let mut order = Vec::new();
-    let mut pending: Vec<(&ObjectPlan, bool)> = plans.iter().rev().map(|p| (*p, false)).collect();
+    let mut pending: Vec<(&ObjectPlan, bool)> = plans.values().map(|p| (*p, false)).collect();
     while let Some((plan, named_are_placed)) = pending.pop() {
         if named_are_placed {
             order.push(plan);
@@ -334,7 +333,7 @@ fn in_order<'a>(plans: &[&'a ObjectPlan]) -> Vec<&'a ObjectPlan> {
             let named = plan
                 .references
                 .iter()
-                .filter_map(|hit| by_path.get(&hit.target));
+                .filter_map(|hit| plans.get(&hit.target));
             pending.extend(named.map(|named| (*named, false)));
         }
     }

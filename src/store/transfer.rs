@@ -22,6 +22,9 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{AtFlags, CWD, linkat};
+use rustix::io::Errno;
+
 use super::add::{Addition, plan};
 use super::pool::{access, copy_checked, remove_if_unused};
 use super::{ObjectPlan, Scratch, Store, StoreError, crash};
@@ -268,7 +271,8 @@ struct Import<'a, R> {
     scratch: Scratch,
     /// Files that this import brought into the pool.
     brought: Vec<PathBuf>,
-    /// Content that came, and a file of the pool that has it.
+    /// Content that came, and a file of the working directory that has it: what no object
+    /// has yet may be swept from the pool at any time.
     known: BTreeMap<BlobDigest, PathBuf>,
     plans: Vec<ObjectPlan>,
 }
@@ -383,7 +387,7 @@ impl<R: Read> Import<'_, R> {
         let blob = self.store.blob_path(digest, executable);
         let parts = self.scratch.path().to_owned();
         if let Some(known) = self.known.get(&digest) {
-            if *known != blob && !blob.exists() {
+            if !blob.exists() {
                 let mut file = File::open(known).map_err(|source| access("read", known, source))?;
                 self.store.put(&parts, digest, executable, |to| {
                     io::copy(&mut file, to).map(drop)
@@ -392,7 +396,6 @@ impl<R: Read> Import<'_, R> {
             }
             return Ok(());
         }
-        let is_new = !blob.exists();
         let arriving = parts.join("arriving");
         let mut to =
             File::create(&arriving).map_err(|source| access("create", &arriving, source))?;
@@ -410,11 +413,20 @@ impl<R: Read> Import<'_, R> {
                 .from
                 .wrong(format!("has digest {found}, and is said to have {digest}")));
         }
-        if is_new {
-            self.store.put_file(&arriving, digest, executable)?;
-            self.brought.push(blob.clone());
+        let kept = parts.join(digest.to_string());
+        match linkat(CWD, &blob, CWD, &kept, AtFlags::empty()) {
+            Ok(()) => {}
+            // New, or the file system's limit of links.
+            Err(Errno::NOENT | Errno::MLINK) => {
+                std::fs::rename(&arriving, &kept)
+                    .map_err(|source| access("keep", &kept, source))?;
+                if self.store.put_link(&kept, digest, executable)? {
+                    self.brought.push(blob);
+                }
+            }
+            Err(errno) => return Err(access("link", &kept, errno.into())),
         }
-        self.known.insert(digest, blob);
+        self.known.insert(digest, kept);
         Ok(())
     }
 

@@ -8,6 +8,7 @@
 )]
 
 mod build;
+mod concurrent;
 mod crash;
 mod evaluation;
 mod golden;
