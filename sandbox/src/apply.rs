@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
+use nix::sys::signal::Signal;
 use nix::unistd::{Gid, Uid};
 use rustix::fs::CWD;
 use rustix::mount::{MountPropagationFlags, MoveMountFlags, UnmountFlags, move_mount, unmount};
@@ -227,6 +228,7 @@ impl World {
                     .ok_or_else(|| broken("no namespace was entered yet"))?;
                 identity::map_ids(*uid, *gid, outside)
             }
+            Step::FollowServer => Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?),
             Step::NextPid(pid) => identity::next_pid(*pid),
             Step::LoopbackUp => sys::loopback_up(sys::control_socket()?.as_fd()),
             Step::HostName(name) => Ok(nix::unistd::sethostname(name)?),

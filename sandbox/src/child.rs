@@ -107,10 +107,8 @@ fn failed(step: &str, source: &io::Error) -> Report {
 }
 
 fn monitor(mut pipes: Pipes, id_map: Option<OwnedFd>) -> ! {
-    let prepared =
-        sys::reset_children().and_then(|()| Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?));
-    if let Err(error) = prepared {
-        pipes.fail("follow the parent", &error);
+    if let Err(error) = sys::reset_children() {
+        pipes.fail("wait for its children", &error);
     }
     match receive::<Vec<Step>>(&mut pipes.life) {
         Ok(Some(steps)) => apply::perform(&steps, pipes, id_map),

@@ -106,7 +106,7 @@ fn meminfo(bytes: u64) -> String {
         ("SwapTotal:", 0),
         ("SwapFree:", 0),
     ]
-    .map(|(name, kib)| format!("{name:<15}{kib:>9} kB\n"))
+    .map(|(name, kib)| format!("{name:<16}{kib:>8} kB\n"))
     .concat()
 }
 

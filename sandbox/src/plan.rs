@@ -174,6 +174,7 @@ fn enter(request: &SandboxRequest) -> Vec<Step> {
             uid: request.uid,
             gid: request.gid,
         },
+        Step::FollowServer,
         Step::StartInit,
     ]);
     steps

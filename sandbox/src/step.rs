@@ -51,6 +51,9 @@ pub enum Step {
         /// The group inside.
         gid: u32,
     },
+    /// Die when the server dies; the kernel forgets this at each change of ids, so it comes
+    /// after the last.
+    FollowServer,
     /// Start init, process 1 inside. It dies with the monitor.
     StartInit,
     /// Let the next process have this number.
@@ -236,6 +239,7 @@ impl fmt::Display for Step {
                 clocks.monotonic_seconds, clocks.boot_seconds
             ),
             Self::MapIds { uid, gid } => write!(f, "become user {uid} and group {gid}"),
+            Self::FollowServer => write!(f, "follow the server"),
             Self::StartInit => write!(f, "start init"),
             Self::NextPid(pid) => write!(f, "let the next process be {pid}"),
             Self::MakeMountsPrivate => write!(f, "make mounts private"),
