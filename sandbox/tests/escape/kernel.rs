@@ -1,6 +1,6 @@
 //! Parts of the kernel that no build needs, and the doors around the filter.
 
-use crate::attempt::{Place, Twin, refuses};
+use crate::attempt::{Place, Twin, refuses, run};
 
 #[test]
 fn loading_a_key() {
@@ -88,4 +88,40 @@ fn hiding_memory_and_watching_files() {
 #[test]
 fn raising_its_priority() {
     refuses("raise-priority", Twin::Root, &["EACCES", "EPERM"]);
+}
+
+/// A build may ask to be user 0 inside; it is not root for that.
+#[test]
+fn the_powers_of_user_0() {
+    for act in [
+        "socket 2 3 1",
+        "socket 17 3 3",
+        "device c /tmp/made",
+        "raise-priority",
+    ] {
+        let place = Place::new();
+        let mut request = place.request(act);
+        (request.uid, request.gid) = (0, 0);
+        let (inside, _) = run(&request);
+        assert!(
+            ["refused EPERM", "refused EACCES"].contains(&inside.as_str()),
+            "{act}: {inside}"
+        );
+    }
+    let place = Place::new();
+    let mut request = place.request("content /proc/self/status");
+    (request.uid, request.gid) = (0, 0);
+    let sets = |text: &str| -> Vec<String> {
+        let lines = text.lines().filter(|line| line.starts_with("Cap"));
+        lines
+            .map(|line| line.split_whitespace().nth(1).unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(sets(&run(&request).1), ["0000000000000000"; 5]);
+    let outside = place
+        .command("own content /proc/self/status")
+        .output()
+        .unwrap();
+    let outside = sets(&String::from_utf8(outside.stdout).unwrap());
+    assert!(outside.iter().any(|set| set.contains('f')), "{outside:?}");
 }

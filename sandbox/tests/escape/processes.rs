@@ -28,14 +28,17 @@ fn touching_a_host_process() {
 fn killing_every_process_there_is() {
     let mut bystander = bystander("alive");
     let inside = Place::new().inside("kill-all");
-    assert_eq!(inside, "worked");
+    assert!(
+        ["worked", "refused ESRCH"].contains(&inside.as_str()),
+        "{inside}"
+    );
     assert!(bystander.runs());
 }
 
 /// Init must live to report how the build ended.
 #[test]
 fn killing_init() {
-    assert_eq!(Place::new().inside("kill 1"), "worked");
+    assert_eq!(Place::new().inside("kill-init"), "worked");
     let bystander = bystander("killed");
     let place = Place::new();
     assert_eq!(place.outside(&format!("kill {}", bystander.id())), "worked");

@@ -19,6 +19,14 @@ static int exchange(char **a) {
 }
 static int shorten(char **a) { return outcome(truncate(a[0], 0)); }
 static int make_executable(char **a) { return outcome(chmod(a[0], 0755)); }
+/* Changes the mode to what it is: where that is allowed, no harm is done. */
+static int keep_mode(char **a) {
+    struct stat found;
+    if (stat(a[0], &found))
+        cannot("examine");
+    return outcome(chmod(a[0], found.st_mode & 0777));
+}
+
 static int take(char **a) { return outcome(chown(a[0], geteuid(), getegid())); }
 static int touch(char **a) { return outcome(utimensat(AT_FDCWD, a[0], NULL, 0)); }
 static int hard_link(char **a) { return outcome(link(a[0], a[1])); }
@@ -122,6 +130,7 @@ const struct act files[] = {
     {"exchange", 2, exchange},
     {"shorten", 1, shorten},
     {"make-executable", 1, make_executable},
+    {"keep-mode", 1, keep_mode},
     {"take", 1, take},
     {"touch", 1, touch},
     {"hard-link", 2, hard_link},
