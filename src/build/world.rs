@@ -147,6 +147,7 @@ impl World<'_> {
             open_files: Some(MAX_OPEN_FILES),
             file_bytes: None,
             memory_bytes: None,
+            scratch_bytes: None,
         };
         Ok(request)
     }
