@@ -196,7 +196,9 @@ impl World {
                 )?;
             }
             Step::MountProc => self.below_proc = Some(mounts::mount_proc(self.root()?)?),
-            Step::Mask { path } => mounts::mask(self.root()?, self.below_proc()?, path)?,
+            Step::Mask { path, open } => {
+                mounts::mask(self.root()?, self.below_proc()?, path, *open)?;
+            }
             Step::Cover { path, content } => {
                 mounts::cover(self.root()?, self.below_proc()?, path, content)?;
             }

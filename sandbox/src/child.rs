@@ -16,6 +16,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::step::Step;
+use crate::trial::{self, TRIAL_ARGUMENT};
 use crate::wire::{Report, receive, receive_descriptors, send};
 use crate::{apply, identity, seccomp, sys};
 
@@ -27,12 +28,13 @@ pub(crate) const CHILD_ARGUMENT: &str = "__kiln-sandbox-child";
 /// Call it first in `main`: no thread may exist yet.
 pub fn enter_if_asked() {
     let mut arguments = std::env::args_os().skip(1);
-    if arguments
-        .next()
-        .is_some_and(|argument| argument == CHILD_ARGUMENT)
-    {
+    let first = arguments.next().unwrap_or_default();
+    if first == CHILD_ARGUMENT {
         // There is nobody to tell: the parent sees a server that is gone.
         sys::exit_now(if serve().is_ok() { 0 } else { 3 });
+    } else if first == TRIAL_ARGUMENT {
+        let trial = arguments.next().unwrap_or_default();
+        sys::exit_now(trial::answer(&trial.to_string_lossy()));
     }
 }
 

@@ -89,10 +89,14 @@ pub(crate) fn blocking_setting() -> String {
         return set("user.max_user_namespaces", "15000");
     }
     if value("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == "1" {
-        return set("kernel.apparmor_restrict_unprivileged_userns", "0");
+        return format!(
+            "{}, or give this executable an AppArmor profile with the rule `userns,`",
+            set("kernel.apparmor_restrict_unprivileged_userns", "0")
+        );
     }
-    "no kernel setting forbids it, so the container or service that runs kiln does \
-     (its seccomp or AppArmor profile must allow `unshare`)"
+    "no kernel setting forbids it, so the container or service that runs kiln does: its \
+     seccomp and AppArmor profiles must allow `unshare` and `mount` (for a container \
+     engine: `--security-opt seccomp=unconfined --security-opt apparmor=unconfined`)"
         .to_owned()
 }
 

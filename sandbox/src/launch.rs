@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -74,6 +74,11 @@ impl Launcher {
         let steps = plan::steps(request, Caller::current());
         let input = request.terminal.map(|_| input);
         self.perform(request, &steps, input, log, cancel)
+    }
+
+    /// Returns the executable that becomes the server.
+    pub(crate) fn program(&self) -> &Path {
+        &self.program
     }
 
     /// Performs a plan that is not the request's own: with a step left out, the locks must

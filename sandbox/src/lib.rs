@@ -28,7 +28,7 @@
 //! | `child` | server, monitor and init |
 //! | [`launch`], `server`, `run`, `terminal` | the parent: starts, reads the log, waits until all is dead |
 //! | [`outcome`], [`error`] | how a run ended, or why there was none |
-//! | [`features`] | tries what the host allows |
+//! | [`features`], `trial` | tries what the host allows |
 
 mod apply;
 pub mod cancel;
@@ -51,6 +51,7 @@ mod server;
 pub mod step;
 mod sys;
 mod terminal;
+mod trial;
 pub mod validate;
 mod wire;
 

@@ -61,14 +61,18 @@ const TOLD_MEMORY_BYTES: u64 = 4 << 30;
 
 /// Returns the steps that hide and cover entries of `/proc`.
 pub(crate) fn steps(request: &SandboxRequest, processors: usize) -> Vec<Step> {
-    let mask = |path: &str| Step::Mask {
+    let mask = |path: &str, open| Step::Mask {
         path: path.to_owned(),
+        open,
     };
-    let mut steps: Vec<Step> = DANGEROUS.into_iter().map(mask).collect();
+    let mut steps: Vec<Step> = DANGEROUS
+        .into_iter()
+        .map(|path| mask(path, false))
+        .collect();
     if request.machine == Machine::Host {
         return steps;
     }
-    steps.extend(TELLTALE.into_iter().map(mask));
+    steps.extend(TELLTALE.into_iter().map(|path| mask(path, true)));
     let processors = request.cores.as_ref().map_or(processors, BTreeSet::len);
     let memory = request.limits.memory_bytes.unwrap_or(TOLD_MEMORY_BYTES);
     for (path, content) in [

@@ -21,6 +21,7 @@ const SAFE: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
 
 /// Names in the directory below `/proc` of what masks a file and a directory.
 const EMPTY_FILE: &str = ".file";
+const CLOSED_FILE: &str = ".closed";
 const EMPTY_DIRECTORY: &str = ".directory";
 
 /// A file or directory of the host, as a mount that is not yet attached.
@@ -122,21 +123,22 @@ pub(crate) fn mount_proc(root: &OwnedFd) -> io::Result<OwnedFd> {
     make_directories(root, "proc")?;
     let below = open_directory(root, "proc")?;
     write_file(&below, EMPTY_FILE, b"", 0o444)?;
+    write_file(&below, CLOSED_FILE, b"", 0)?;
     mkdirat(&below, EMPTY_DIRECTORY, Mode::from_raw_mode(0o555))?;
     attach(&mount, root, "proc")?;
     Ok(below)
 }
 
 /// Hides an entry of `/proc`, if there is one, behind one that is empty.
-pub(crate) fn mask(root: &OwnedFd, below: &OwnedFd, path: &str) -> io::Result<()> {
+pub(crate) fn mask(root: &OwnedFd, below: &OwnedFd, path: &str, open: bool) -> io::Result<()> {
     let target = format!("proc/{path}");
     match statat(root, target.as_str(), AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => {
             let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-            let empty = if directory {
-                EMPTY_DIRECTORY
-            } else {
-                EMPTY_FILE
+            let empty = match (directory, open) {
+                (true, _) => EMPTY_DIRECTORY,
+                (false, true) => EMPTY_FILE,
+                (false, false) => CLOSED_FILE,
             };
             lay_over(root, below, empty, &target)
         }

@@ -200,7 +200,7 @@ fn tree(request: &SandboxRequest) -> Vec<Step> {
         steps.push(Step::MountTmpfs {
             path: path.to_owned(),
             mode: 0o1777,
-            size_bytes: None,
+            size_bytes: request.limits.scratch_bytes,
         });
     }
     steps

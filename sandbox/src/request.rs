@@ -200,6 +200,8 @@ pub struct Limits {
     pub file_bytes: Option<u64>,
     /// Bytes of address space of one process (`RLIMIT_AS`).
     pub memory_bytes: Option<u64>,
+    /// Bytes in each of `/tmp` and `/dev/shm`; `None` is half of the machine's memory.
+    pub scratch_bytes: Option<u64>,
 }
 
 impl Node {

@@ -298,6 +298,8 @@ fn refused() -> Result<Rules, Failure> {
         differs(0, libc::AF_INET6)?,
         differs(0, libc::AF_NETLINK)?,
     ];
+    let not_local = vec![differs(0, libc::AF_UNIX)?];
+    rules.insert(libc::SYS_socketpair, vec![SeccompRule::new(not_local)?]);
     // Of netlink, routing information alone: the rest configures or watches the machine.
     let netlink = vec![equals(0, NETLINK)?, differs(2, libc::NETLINK_ROUTE)?];
     rules.insert(

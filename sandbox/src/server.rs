@@ -4,12 +4,16 @@
 //! for all runs of a launcher and forks for each. It ends when its socket closes, that is
 //! when the last launcher is dropped or the parent dies.
 
+use std::fs::File;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use rustix::fs::{Access, MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use crate::child::CHILD_ARGUMENT;
@@ -32,7 +36,12 @@ impl Server {
             SocketFlags::CLOEXEC,
             None,
         )?;
-        let child = Command::new(program)
+        let copy = private_copy(program)?;
+        let started = match &copy {
+            Some(copy) => PathBuf::from(format!("/proc/self/fd/{}", copy.as_raw_fd())),
+            None => program.to_owned(),
+        };
+        let child = Command::new(started)
             .arg0("kiln")
             .arg(CHILD_ARGUMENT)
             .env_clear()
@@ -52,6 +61,31 @@ impl Server {
         let socket = self.socket.as_ref().ok_or(io::ErrorKind::NotConnected)?;
         send_descriptors(socket, descriptors)
     }
+}
+
+/// Returns a sealed copy in memory of an executable that its caller could change.
+///
+/// A build can make its first process execute the sandbox's own executable (a script whose
+/// interpreter is `/proc/self/exe`) and so get hold of the file (CVE-2019-5736). What it
+/// holds then must not be a file of the host that it may chmod.
+fn private_copy(program: &Path) -> io::Result<Option<OwnedFd>> {
+    let mut executable = File::open(program)?;
+    let owner = executable.metadata()?.uid();
+    let writable = rustix::fs::access(program, Access::WRITE_OK).is_ok();
+    if owner != nix::unistd::geteuid().as_raw() && !writable {
+        return Ok(None);
+    }
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let copy = match memfd_create(c"kiln", flags | MemfdFlags::EXEC) {
+        // Kernels before 6.3 do not know the flag, and make every such file executable.
+        Err(Errno::INVAL) => memfd_create(c"kiln", flags)?,
+        other => other?,
+    };
+    let mut copy = File::from(copy);
+    io::copy(&mut executable, &mut copy)?;
+    let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+    fcntl_add_seals(&copy, seals)?;
+    Ok(Some(copy.into()))
 }
 
 impl Drop for Server {

@@ -108,6 +108,8 @@ pub enum Step {
     Mask {
         /// Where, below `/proc`.
         path: String,
+        /// Whether that one may be opened.
+        open: bool,
     },
     /// Show other content for an entry of `/proc`, if the kernel has the entry.
     Cover {
@@ -260,7 +262,7 @@ impl fmt::Display for Step {
             }
             Self::Copy { path } => write!(f, "fill `/{path}` with a copy"),
             Self::MountProc => write!(f, "mount `/proc`"),
-            Self::Mask { path } => write!(f, "hide `/proc/{path}`"),
+            Self::Mask { path, .. } => write!(f, "hide `/proc/{path}`"),
             Self::Cover { path, .. } => write!(f, "cover `/proc/{path}`"),
             Self::PivotRoot => write!(f, "leave the old root"),
             Self::SealRoot => write!(f, "make `/` read-only"),
@@ -287,7 +289,7 @@ impl fmt::Display for Step {
             }
             Self::FixAddresses => write!(f, "fix addresses"),
             Self::Release26 => write!(f, "tell of a kernel 2.6"),
-            Self::Enter(path) => write!(f, "enter `{path}`"),
+            Self::Enter(path) => write!(f, "enter the working directory `{path}`"),
             Self::StandardDescriptors => write!(f, "connect the standard descriptors"),
             Self::ResetSignals => write!(f, "reset signals"),
             Self::CloseDescriptors => write!(f, "close every other descriptor"),

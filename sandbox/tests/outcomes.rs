@@ -212,7 +212,10 @@ fn a_killed_server_leaves_nothing_and_the_next_run_starts_another() {
         let run = scope.spawn(|| launcher.run(&request, &mut |_| {}, &Cancel::new().unwrap()));
         until("ready", || directory.path().join("ready").exists());
         // The builder's parent is init, then come the monitor and the server.
-        let mut process = processes_with(&word).pop().unwrap();
+        let is_builder = |process: &PathBuf| {
+            status_line(process, "NSpid:").is_some_and(|numbers| numbers.last() == Some(&2))
+        };
+        let mut process = processes_with(&word).into_iter().find(is_builder).unwrap();
         for _ in 0..3 {
             let parent = status_line(&process, "PPid:").unwrap()[0];
             process = PathBuf::from(format!("/proc/{parent}"));

@@ -159,6 +159,7 @@ impl<'a> World<'a> {
             open_files: Some(MAX_OPEN_FILES),
             file_bytes: None,
             memory_bytes: None,
+            scratch_bytes: None,
         };
         Ok(request)
     }

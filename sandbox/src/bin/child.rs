@@ -20,7 +20,7 @@ fn probe() -> ExitCode {
     println!("user: {}", nix::unistd::geteuid());
     for feature in kiln_sandbox::features(&Launcher::current()) {
         match feature.state {
-            FeatureState::Works => println!("{}: works", feature.name),
+            FeatureState::Works { note } => println!("{}: works: {note}", feature.name),
             FeatureState::Missing { why, remedy } => {
                 println!("{}: missing: {why} ({remedy})", feature.name);
             }

@@ -11,6 +11,8 @@ use crate::store::Store;
 
 struct Finding {
     name: String,
+    /// Whether nothing can be built without it.
+    needed: bool,
     problem: Option<(String, String)>,
     note: String,
 }
@@ -19,17 +21,22 @@ pub(in crate::cli) fn run(arguments: &Arguments, output: &Output) -> Result<Answ
     let settings = Settings::read(arguments)?;
     let mut findings: Vec<Finding> = kiln_sandbox::features(&Launcher::current())
         .into_iter()
-        .map(|feature| Finding {
-            name: feature.name.to_owned(),
-            note: "a shell ran in all namespaces, with no privilege and no network".to_owned(),
-            problem: match feature.state {
-                FeatureState::Works => None,
-                FeatureState::Missing { why, remedy } => Some((why, remedy)),
-            },
+        .map(|feature| {
+            let (note, problem) = match feature.state {
+                FeatureState::Works { note } => (note, None),
+                FeatureState::Missing { why, remedy } => (String::new(), Some((why, remedy))),
+            };
+            Finding {
+                name: feature.name.to_owned(),
+                needed: !feature.optional,
+                note,
+                problem,
+            }
         })
         .collect();
     findings.push(Finding {
         name: "store".to_owned(),
+        needed: true,
         note: settings.store.display().to_string(),
         problem: Store::open(&settings.store).err().map(|error| {
             (
@@ -46,6 +53,7 @@ pub(in crate::cli) fn run(arguments: &Arguments, output: &Output) -> Result<Answ
         .unwrap_or_default();
     findings.push(Finding {
         name: "mirror://debian".to_owned(),
+        needed: true,
         note: bases.join(" "),
         problem: bases.is_empty().then(|| {
             (
@@ -55,7 +63,9 @@ pub(in crate::cli) fn run(arguments: &Arguments, output: &Output) -> Result<Answ
             )
         }),
     });
-    let fine = findings.iter().all(|finding| finding.problem.is_none());
+    let fine = findings
+        .iter()
+        .all(|finding| !finding.needed || finding.problem.is_none());
     if output.json {
         let documents: Vec<_> = findings
             .iter()
@@ -63,6 +73,7 @@ pub(in crate::cli) fn run(arguments: &Arguments, output: &Output) -> Result<Answ
                 json!({
                     "name": finding.name,
                     "works": finding.problem.is_none(),
+                    "needed": finding.needed,
                     "note": finding.note,
                     "why": finding.problem.as_ref().map(|(why, _)| why),
                     "remedy": finding.problem.as_ref().map(|(_, remedy)| remedy),
@@ -75,7 +86,8 @@ pub(in crate::cli) fn run(arguments: &Arguments, output: &Output) -> Result<Answ
             match &finding.problem {
                 None => output.line(&format!("ok       {}: {}", finding.name, finding.note)),
                 Some((why, remedy)) => {
-                    output.line(&format!("missing  {}: {why}", finding.name));
+                    let state = if finding.needed { "missing" } else { "weaker " };
+                    output.line(&format!("{state}  {}: {why}", finding.name));
                     output.line(&format!("         {remedy}"));
                 }
             }
