@@ -40,7 +40,12 @@ fn a_working_directory_that_a_descriptor_names() {
         let mut request = place.request("beside-start secret");
         request.working_directory = format!("/proc/self/fd/{number}");
         match try_run(&request) {
-            Err(SandboxError::Step { step, .. }) => assert_eq!(step, "enter the working directory"),
+            Err(SandboxError::Step { step, .. }) => {
+                assert_eq!(
+                    step,
+                    format!("enter the working directory `/proc/self/fd/{number}`")
+                );
+            }
             other => panic!("descriptor {number}: {other:?}"),
         }
     }

@@ -96,7 +96,6 @@ fn overwriting_the_sandbox_s_executable() {
 }
 
 #[test]
-#[ignore = "a build can change the mode of the sandbox's executable, which is the host's file"]
 fn changing_the_mode_of_the_sandbox_s_executable() {
     let (ended, mode) = after_self_execution("expose-number");
     assert!(

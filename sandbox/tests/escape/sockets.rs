@@ -111,7 +111,6 @@ fn a_socket_of_another_kind() {
 }
 
 #[test]
-#[ignore = "the filter allows the netlink family with every protocol"]
 fn a_netlink_socket_other_than_for_routes() {
     // Packet filters, transformations, audit, connector, kernel events, generic.
     for protocol in [12, 6, 9, 11, 15, 16] {
@@ -124,7 +123,6 @@ fn a_netlink_socket_other_than_for_routes() {
 }
 
 #[test]
-#[ignore = "the filter looks at the family of `socket`, not at that of `socketpair`"]
 fn a_pair_of_sockets_of_another_family() {
     // TIPC is the only other family that makes pairs.
     refuses("socketpair 30", Twin::SomeHosts, &["EPERM"]);

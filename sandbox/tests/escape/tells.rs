@@ -64,7 +64,6 @@ fn the_machine_s_identity() {
 }
 
 #[test]
-#[ignore = "not hidden: `/proc/sys/kernel/random/boot_id` is the host's"]
 fn the_boot_s_identity() {
     hides("content /proc/sys/kernel/random/boot_id");
 }
@@ -88,7 +87,6 @@ fn the_cores_that_a_build_may_use() {
 }
 
 #[test]
-#[ignore = "not hidden: `/proc/cpuinfo` and `/proc/stat` are the host's"]
 fn the_number_of_cores() {
     for path in ["/proc/cpuinfo", "/proc/stat"] {
         let inside = told_inside(&format!("content {path}"), |request| {
@@ -128,13 +126,11 @@ fn the_kernel_s_release() {
 }
 
 #[test]
-#[ignore = "not hidden: `/proc/cmdline` is the host's"]
 fn the_kernel_s_command_line() {
     hides("content /proc/cmdline");
 }
 
 #[test]
-#[ignore = "not hidden: these files of `/proc` are the host's"]
 fn the_machine_s_disks_and_modules() {
     for path in ["partitions", "diskstats", "modules", "interrupts", "swaps"] {
         let text = told_inside(&format!("content /proc/{path}"), |_| {});
