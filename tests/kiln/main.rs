@@ -8,6 +8,7 @@
 )]
 
 mod build;
+mod collection;
 mod evaluation;
 mod golden;
 mod image;
