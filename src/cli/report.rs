@@ -175,9 +175,12 @@ impl Output {
         ProgressBar::new(total).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
     }
 
-    /// Tells something on stderr.
+    /// Tells something on stderr; if nobody listens any more, that is no reason to stop.
     pub fn tell(&self, text: &str) {
-        anstream::eprintln!("{text}");
+        let line = format!("{text}\n");
+        if anstream::stderr().write_all(line.as_bytes()).is_err() {
+            tracing::trace!("nobody reads what is told");
+        }
     }
 
     /// Reports why a command could not do it.

@@ -173,6 +173,19 @@ fn lock<'a, 'b>(state: &'a Mutex<State<'b>>) -> MutexGuard<'a, State<'b>> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Dropped when a thread panics at work: the others must not wait for it.
+struct Lost<'a, 'b> {
+    state: &'a Mutex<State<'b>>,
+    changed: &'a Condvar,
+}
+
+impl Drop for Lost<'_, '_> {
+    fn drop(&mut self) {
+        lock(self.state).stop = true;
+        self.changed.notify_all();
+    }
+}
+
 fn work(
     realiser: &Realiser<'_>,
     remaining: &Remaining<'_>,
@@ -207,11 +220,13 @@ fn work(
         }
         drop(guard);
 
+        let lost = Lost { state, changed };
         let result = if realiser.cancel.is_cancelled() {
             Err(RealiseError::Cancelled)
         } else {
             perform::perform(realiser, id, step, action.as_ref())
         };
+        std::mem::forget(lost);
 
         let mut guard = lock(state);
         guard.running -= 1;

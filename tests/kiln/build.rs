@@ -245,6 +245,26 @@ fn interrupting_ends_a_build_and_leaves_nothing() {
 }
 
 #[test]
+fn a_build_goes_on_when_nobody_reads_what_is_told() {
+    let world = World::new();
+    world.package(
+        "tools/chatty",
+        "",
+        "for i in $(seq 200); do echo line $i; done; echo done > \"$out/x\"",
+    );
+    let mut child = world
+        .command(&["build", "-v", "tools/chatty"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stderr.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    world.assert_usable();
+}
+
+#[test]
 fn modes_that_a_build_leaves_behind_are_no_obstacle() {
     let world = World::new();
     world.package(
