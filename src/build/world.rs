@@ -19,6 +19,9 @@ const RESERVED: [&str; 6] = ["build", "dev", "kiln", "proc", "sys", "tmp"];
 /// Processes that one build may have at once; a fork bomb ends here.
 const MAX_PROCESSES: u64 = 4096;
 
+/// Bytes of one file: above any real one, and far below what would be hashed for hours.
+const MAX_FILE: u64 = 64 << 30;
+
 /// Files that one process may have open.
 const MAX_OPEN_FILES: u64 = 4096;
 
@@ -157,7 +160,7 @@ impl<'a> World<'a> {
             log_bytes: Some(limits.log_bytes),
             processes: Some(MAX_PROCESSES),
             open_files: Some(MAX_OPEN_FILES),
-            file_bytes: None,
+            file_bytes: Some(MAX_FILE),
             memory_bytes: None,
             scratch_bytes: None,
         };
