@@ -22,7 +22,7 @@
 //! | `apply` | performs the steps: one loop |
 //! | `mounts`, `copy` | the file tree |
 //! | `identity` | users, namespaces, capabilities, limits |
-//! | `landlock`, `seccomp` | what may be written, and which system calls may be made |
+//! | `landlock`, `seccomp`, `table` | what may be written, and which system calls may be made |
 //! | [`lock`] | tries from inside that everything is closed |
 //! | `sys` | the system calls that no library wraps: the crate's only `unsafe` code |
 //! | `child` | server, monitor and init |
@@ -50,6 +50,7 @@ mod seccomp;
 mod server;
 pub mod step;
 mod sys;
+mod table;
 mod terminal;
 mod trial;
 pub mod validate;

@@ -131,7 +131,7 @@ pub enum Release {
 pub struct Clocks {
     /// Seconds added to `CLOCK_MONOTONIC`.
     pub monotonic_seconds: i64,
-    /// Seconds added to `CLOCK_BOOTTIME`, and so to `/proc/uptime`.
+    /// Seconds added to `CLOCK_BOOTTIME`.
     pub boot_seconds: i64,
 }
 

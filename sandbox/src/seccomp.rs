@@ -1,18 +1,20 @@
 //! Which system calls a builder may make.
 //!
-//! Three filters, all of which must agree:
+//! Two filters, both of which must agree:
 //!
 //! 1. An allow-list by number: the x86-64 table as of Linux 6.12 without the groups below.
 //!    Anything else, unknown calls of newer kernels and the x32 table included, answers
-//!    `ENOSYS`, which programs take for an older kernel. A call from another instruction
-//!    set kills the process.
+//!    `ENOSYS`, which programs take for an older kernel. Calls on extended attributes
+//!    answer `ENOTSUP`: no object holds any. A call from another instruction set kills the
+//!    process.
 //! 2. What is refused with `EPERM` because of its arguments.
-//! 3. Extended attributes, which answer `ENOTSUP`: no object holds any.
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::RangeInclusive;
 use std::sync::OnceLock;
 
+use crate::table::{self, Answer};
 use nix::libc;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
@@ -20,7 +22,10 @@ use seccompiler::{
 };
 
 /// The x86-64 system call table as of Linux 6.12.
-const TABLE: [std::ops::RangeInclusive<i64>; 2] = [0..=334, 424..=462];
+const TABLE: [RangeInclusive<u32>; 2] = [0..=334, 424..=462];
+
+/// The last number of the table.
+const LAST: u32 = 462;
 
 /// Calls that no build needs, by the reason why each group is closed.
 const CLOSED: [(&str, &[i64]); 10] = [
@@ -187,33 +192,29 @@ pub(crate) fn install() -> io::Result<()> {
 
 /// Returns the filters, in the order in which they are installed.
 fn filters() -> Result<Vec<BpfProgram>, Failure> {
-    let errno = |number: i32| SeccompAction::Errno(number.unsigned_abs());
+    let by_argument = SeccompFilter::new(
+        refused()?,
+        SeccompAction::Allow,
+        SeccompAction::Errno(libc::EPERM.unsigned_abs()),
+        TargetArch::x86_64,
+    )?;
     Ok(vec![
-        program(allowed(), errno(libc::ENOSYS), SeccompAction::Allow)?,
-        program(refused()?, SeccompAction::Allow, errno(libc::EPERM))?,
-        program(
-            XATTR.iter().map(|call| (*call, Vec::new())).collect(),
-            SeccompAction::Allow,
-            errno(libc::ENOTSUP),
-        )?,
+        table::filter(0..=LAST, answer, Answer::Errno(libc::ENOSYS)),
+        by_argument.try_into()?,
     ])
 }
 
-fn program(
-    rules: Rules,
-    otherwise: SeccompAction,
-    on_match: SeccompAction,
-) -> Result<BpfProgram, Failure> {
-    SeccompFilter::new(rules, otherwise, on_match, TargetArch::x86_64)?.try_into()
-}
-
-fn allowed() -> Rules {
-    TABLE
-        .into_iter()
-        .flatten()
-        .filter(|call| !CLOSED.iter().any(|(_, calls)| calls.contains(call)))
-        .map(|call| (call, Vec::new()))
-        .collect()
+/// Returns what a call answers because of its number alone.
+fn answer(number: u32) -> Answer {
+    let call = i64::from(number);
+    let closed = CLOSED.iter().any(|(_, calls)| calls.contains(&call));
+    if XATTR.contains(&call) {
+        Answer::Errno(libc::ENOTSUP)
+    } else if closed || !TABLE.iter().any(|range| range.contains(&number)) {
+        Answer::Errno(libc::ENOSYS)
+    } else {
+        Answer::Allow
+    }
 }
 
 fn has_bits(argument: u8, bits: u64) -> Result<SeccompCondition, Failure> {
@@ -315,15 +316,17 @@ mod tests {
 
     #[test]
     fn the_filters_compile_and_close_what_they_say() {
-        assert_eq!(filters().unwrap().len(), 3);
-        let allowed = allowed();
+        assert_eq!(filters().unwrap().len(), 2);
+        let answer = |call: i64| answer(u32::try_from(call).unwrap());
         for (reason, calls) in CLOSED {
             assert!(!reason.is_empty());
             for call in calls {
-                assert!(!allowed.contains_key(call), "{call}");
+                assert_eq!(answer(*call), Answer::Errno(libc::ENOSYS), "{call}");
             }
         }
-        assert!(allowed.contains_key(&libc::SYS_execve));
-        assert!(!allowed.contains_key(&463));
+        assert_eq!(answer(libc::SYS_execve), Answer::Allow);
+        assert_eq!(answer(libc::SYS_lsetxattr), Answer::Errno(libc::ENOTSUP));
+        assert_eq!(answer(400), Answer::Errno(libc::ENOSYS));
+        assert!(TABLE.iter().all(|range| *range.end() <= LAST));
     }
 }
