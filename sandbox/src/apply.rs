@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::sys::signal::Signal;
 use nix::unistd::{Gid, Uid};
@@ -27,12 +27,35 @@ pub(crate) struct World {
     /// Lets files of root's appear as files of the id that root becomes.
     pub id_map: Option<OwnedFd>,
     captured: VecDeque<Captured>,
-    input: Option<OwnedFd>,
+    input: Option<Input>,
     root: Option<OwnedFd>,
     /// Who the process was when it entered the namespaces.
     outside: Option<(Uid, Gid)>,
     /// The directory that `/proc` is mounted on.
     below_proc: Option<OwnedFd>,
+}
+
+/// What the program reads, if not `/dev/null` or its terminal.
+enum Input {
+    /// A pipe of the sandbox's own.
+    EmptyPipe(OwnedFd),
+    /// A file of the host.
+    File(OwnedFd),
+}
+
+impl Input {
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::EmptyPipe(descriptor) | Self::File(descriptor) => descriptor.as_fd(),
+        }
+    }
+
+    fn pipe(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::EmptyPipe(descriptor) => Some(descriptor.as_fd()),
+            Self::File(_) => None,
+        }
+    }
 }
 
 /// Why a step was not done.
@@ -103,7 +126,12 @@ impl World {
     fn perform(&mut self, step: &Step, rest: &[Step]) -> Result<(), Refusal> {
         match step {
             Step::LeaveRoot { optional } => {
-                if !identity::leave_root(self.id_map.as_ref(), &mut self.captured)? {
+                let log = self.pipes.log.as_fd();
+                let pipe = self.input.as_ref().and_then(Input::pipe);
+                let streams: Vec<_> = std::iter::once(log).chain(pipe).collect();
+                let left =
+                    identity::leave_root(self.id_map.as_ref(), &mut self.captured, &streams)?;
+                if !left {
                     self.without(Weakness::RootOutside, *optional)?;
                 }
                 self.id_map = None;
@@ -157,8 +185,8 @@ impl World {
             Step::Capture { source, access } => {
                 self.captured.push_back(mounts::capture(source, *access)?);
             }
-            Step::OpenInput(source) => self.input = Some(mounts::open_input(source)?),
-            Step::EmptyInput => self.input = Some(io::pipe()?.0.into()),
+            Step::OpenInput(source) => self.input = Some(Input::File(mounts::open_input(source)?)),
+            Step::EmptyInput => self.input = Some(Input::EmptyPipe(io::pipe()?.0.into())),
             Step::MakeMountsPrivate => rustix::mount::mount_change(
                 "/",
                 MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
@@ -270,7 +298,7 @@ impl World {
         if rustix::termios::isatty(log) {
             sys::duplicate_to(log, 0)?;
         } else if let Some(input) = &self.input {
-            sys::duplicate_to(input.as_fd(), 0)?;
+            sys::duplicate_to(input.descriptor(), 0)?;
         } else {
             sys::duplicate_to(File::open("/dev/null")?.as_fd(), 0)?;
         }
