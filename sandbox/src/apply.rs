@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use nix::libc;
 use nix::sys::signal::Signal;
 use nix::unistd::{Gid, Uid};
 use rustix::fs::CWD;
@@ -93,12 +94,33 @@ pub(crate) fn perform(steps: &[Step], pipes: Pipes, id_map: Option<OwnedFd>) -> 
         let rest = steps.get(at + 1..).unwrap_or(&[]);
         match world.perform(step, rest) {
             Ok(()) => {}
-            Err(Refusal::System(error)) => world.pipes.fail(&step.to_string(), &error),
+            Err(Refusal::System(error)) => world.pipes.end(&refused(step, &error)),
             Err(Refusal::Needed(weakness)) => world.pipes.end(&Report::Needed(weakness)),
             Err(Refusal::Open(lock)) => world.pipes.end(&Report::Open(lock)),
         }
     }
     world.pipes.fail("execute anything", &broken("no program"))
+}
+
+/// Returns the report of a step that the system refused.
+///
+/// A host may let anyone make a user namespace and then refuse what needs a capability in
+/// it (as Ubuntu 24.04 does), so the first steps inside count as well.
+fn refused(step: &Step, error: &io::Error) -> Report {
+    let errno = error.raw_os_error().unwrap_or(0);
+    let forbidden = match step {
+        Step::EnterNamespaces { .. } => true,
+        Step::MapIds { .. } | Step::MakeMountsPrivate => {
+            matches!(errno, libc::EPERM | libc::EACCES)
+        }
+        _ => false,
+    };
+    let step = step.to_string();
+    if forbidden {
+        Report::Forbidden { step, errno }
+    } else {
+        Report::Failed { step, errno }
+    }
 }
 
 impl World {
