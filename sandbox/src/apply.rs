@@ -6,8 +6,9 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use nix::libc;
 use nix::sys::signal::Signal;
 use nix::unistd::{Gid, Uid};
 use rustix::fs::CWD;
@@ -27,12 +28,35 @@ pub(crate) struct World {
     /// Lets files of root's appear as files of the id that root becomes.
     pub id_map: Option<OwnedFd>,
     captured: VecDeque<Captured>,
-    input: Option<OwnedFd>,
+    input: Option<Input>,
     root: Option<OwnedFd>,
     /// Who the process was when it entered the namespaces.
     outside: Option<(Uid, Gid)>,
     /// The directory that `/proc` is mounted on.
     below_proc: Option<OwnedFd>,
+}
+
+/// What the program reads, if not `/dev/null` or its terminal.
+enum Input {
+    /// A pipe of the sandbox's own.
+    EmptyPipe(OwnedFd),
+    /// A file of the host.
+    File(OwnedFd),
+}
+
+impl Input {
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::EmptyPipe(descriptor) | Self::File(descriptor) => descriptor.as_fd(),
+        }
+    }
+
+    fn pipe(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::EmptyPipe(descriptor) => Some(descriptor.as_fd()),
+            Self::File(_) => None,
+        }
+    }
 }
 
 /// Why a step was not done.
@@ -70,12 +94,33 @@ pub(crate) fn perform(steps: &[Step], pipes: Pipes, id_map: Option<OwnedFd>) -> 
         let rest = steps.get(at + 1..).unwrap_or(&[]);
         match world.perform(step, rest) {
             Ok(()) => {}
-            Err(Refusal::System(error)) => world.pipes.fail(&step.to_string(), &error),
+            Err(Refusal::System(error)) => world.pipes.end(&refused(step, &error)),
             Err(Refusal::Needed(weakness)) => world.pipes.end(&Report::Needed(weakness)),
             Err(Refusal::Open(lock)) => world.pipes.end(&Report::Open(lock)),
         }
     }
     world.pipes.fail("execute anything", &broken("no program"))
+}
+
+/// Returns the report of a step that the system refused.
+///
+/// A host may let anyone make a user namespace and then refuse what needs a capability in
+/// it (as Ubuntu 24.04 does), so the first steps inside count as well.
+fn refused(step: &Step, error: &io::Error) -> Report {
+    let errno = error.raw_os_error().unwrap_or(0);
+    let forbidden = match step {
+        Step::EnterNamespaces { .. } => true,
+        Step::MapIds { .. } | Step::MakeMountsPrivate => {
+            matches!(errno, libc::EPERM | libc::EACCES)
+        }
+        _ => false,
+    };
+    let step = step.to_string();
+    if forbidden {
+        Report::Forbidden { step, errno }
+    } else {
+        Report::Failed { step, errno }
+    }
 }
 
 impl World {
@@ -103,7 +148,12 @@ impl World {
     fn perform(&mut self, step: &Step, rest: &[Step]) -> Result<(), Refusal> {
         match step {
             Step::LeaveRoot { optional } => {
-                if !identity::leave_root(self.id_map.as_ref(), &mut self.captured)? {
+                let log = self.pipes.log.as_fd();
+                let pipe = self.input.as_ref().and_then(Input::pipe);
+                let streams: Vec<_> = std::iter::once(log).chain(pipe).collect();
+                let left =
+                    identity::leave_root(self.id_map.as_ref(), &mut self.captured, &streams)?;
+                if !left {
                     self.without(Weakness::RootOutside, *optional)?;
                 }
                 self.id_map = None;
@@ -157,8 +207,8 @@ impl World {
             Step::Capture { source, access } => {
                 self.captured.push_back(mounts::capture(source, *access)?);
             }
-            Step::OpenInput(source) => self.input = Some(mounts::open_input(source)?),
-            Step::EmptyInput => self.input = Some(io::pipe()?.0.into()),
+            Step::OpenInput(source) => self.input = Some(Input::File(mounts::open_input(source)?)),
+            Step::EmptyInput => self.input = Some(Input::EmptyPipe(io::pipe()?.0.into())),
             Step::MakeMountsPrivate => rustix::mount::mount_change(
                 "/",
                 MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
@@ -270,7 +320,7 @@ impl World {
         if rustix::termios::isatty(log) {
             sys::duplicate_to(log, 0)?;
         } else if let Some(input) = &self.input {
-            sys::duplicate_to(input.as_fd(), 0)?;
+            sys::duplicate_to(input.descriptor(), 0)?;
         } else {
             sys::duplicate_to(File::open("/dev/null")?.as_fd(), 0)?;
         }

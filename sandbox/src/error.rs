@@ -1,12 +1,10 @@
 //! Why a run did not happen, and what on this host is in its way.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 
 use crate::lock::Lock;
 use crate::request::Weakness;
-use crate::step::Step;
 use crate::validate::RequestError;
 
 /// A run that did not happen.
@@ -61,18 +59,6 @@ pub enum SandboxError {
     Connection(#[source] io::Error),
 }
 
-/// Tells a host that forbids namespaces from any other failure.
-pub(crate) fn explain(step: String, source: io::Error) -> SandboxError {
-    if step != enter_namespaces() {
-        return SandboxError::Step { step, source };
-    }
-    SandboxError::Forbidden {
-        step,
-        setting: blocking_setting(),
-        source,
-    }
-}
-
 /// Returns what on this host keeps users from making namespaces, and what to do about it.
 pub(crate) fn blocking_setting() -> String {
     let value = |path: &str| {
@@ -98,12 +84,4 @@ pub(crate) fn blocking_setting() -> String {
      seccomp and AppArmor profiles must allow `unshare` and `mount` (for a container \
      engine: `--security-opt seccomp=unconfined --security-opt apparmor=unconfined`)"
         .to_owned()
-}
-
-/// Returns the words of the step in which the host's permission is needed.
-fn enter_namespaces() -> String {
-    Step::EnterNamespaces {
-        optional: BTreeSet::new(),
-    }
-    .to_string()
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::sched::CloneFlags;
@@ -51,14 +51,16 @@ pub(crate) fn id_map() -> io::Result<OwnedFd> {
     map
 }
 
-/// Becomes [`OUTSIDE`], and lets what was captured appear as its own. Returns whether that
-/// could be done; if not, nothing has changed.
+/// Becomes [`OUTSIDE`], lets what was captured appear as its own, and makes it the owner of
+/// the pipes and terminals that the program is given. Returns whether that could be done; if
+/// not, nothing has changed.
 ///
 /// Capabilities outside stay until the user namespace is entered, which takes them: a host
 /// that lets only root make namespaces lets root's sandboxes be.
 pub(crate) fn leave_root(
     id_map: Option<&OwnedFd>,
     captured: &mut VecDeque<Captured>,
+    streams: &[BorrowedFd<'_>],
 ) -> io::Result<bool> {
     let Some(id_map) = id_map else {
         return Ok(false);
@@ -68,6 +70,10 @@ pub(crate) fn leave_root(
     }
     set_capabilities_secure_bits(CapabilitiesSecureBits::NO_SETUID_FIXUP)?;
     let (uid, gid) = (Uid::from_raw(OUTSIDE), Gid::from_raw(OUTSIDE));
+    for stream in streams {
+        // Its owner alone may open a pipe or a terminal again, as `/dev/stdout` does.
+        unistd::fchown(stream, Some(uid), Some(gid))?;
+    }
     unistd::setgroups(&[])?;
     unistd::setresgid(gid, gid, gid)?;
     unistd::setresuid(uid, uid, uid)?;

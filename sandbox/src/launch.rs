@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::libc;
 
 use crate::cancel::Cancel;
-use crate::error::{SandboxError, explain};
+use crate::error::{SandboxError, blocking_setting};
 use crate::outcome::{End, Outcome, Usage};
 use crate::plan::{self, Caller};
 use crate::request::SandboxRequest;
@@ -212,7 +212,17 @@ fn finish(
                 missing.insert(*weakness);
             }
             Report::Failed { step, errno } => {
-                failure.get_or_insert(explain(step.clone(), io::Error::from_raw_os_error(*errno)));
+                failure.get_or_insert(SandboxError::Step {
+                    step: step.clone(),
+                    source: io::Error::from_raw_os_error(*errno),
+                });
+            }
+            Report::Forbidden { step, errno } => {
+                failure.get_or_insert_with(|| SandboxError::Forbidden {
+                    step: step.clone(),
+                    setting: blocking_setting(),
+                    source: io::Error::from_raw_os_error(*errno),
+                });
             }
             Report::Needed(missing) => {
                 failure.get_or_insert(SandboxError::Weaker { missing: *missing });

@@ -29,6 +29,8 @@ const CONFIG: Configuration<LittleEndian, Fixint, Limit<MAX>> = bincode::config:
 pub(crate) enum Report {
     /// A step failed, with the system's error number.
     Failed { step: String, errno: i32 },
+    /// The host does not permit a step, with the system's error number.
+    Forbidden { step: String, errno: i32 },
     /// The program exited.
     Exited(i32),
     /// The program was killed.

@@ -52,6 +52,10 @@ fn nothing_that_makes_namespaces_works_in_a_sandbox() {
         assert!(line.contains("missing"), "{line}");
         assert!(line.contains(" ("), "no remedy: {line}");
     }
+    assert!(
+        text.contains("sandbox: missing: cannot enter new namespaces"),
+        "{text}"
+    );
     // Filters can be added to filters, as any build may for its own children.
     assert!(text.contains("system call filters: works"), "{text}");
 }

@@ -207,6 +207,9 @@ fn standard_input() {
     assert_eq!(printed(&request), "/dev/null\n");
     request.stdin = Stdin::EmptyPipe;
     assert_eq!(printed(&request), "pipe\n");
+    request.command[2] = "timeout 9 cat /dev/stdin && echo out > /dev/stdout".to_owned();
+    assert_eq!(printed(&request), "out\n");
+    request.command[2] = script.to_owned();
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(b"typed\n").unwrap();
     request.stdin = Stdin::File(file.path().to_owned());
@@ -227,11 +230,12 @@ const TERMINAL: Terminal = Terminal {
 
 #[test]
 fn a_terminal() {
-    let script = "test -t 0 && test -t 1 && test -t 2 && stty size && echo control > /dev/tty";
+    let script = "test -t 0 && test -t 1 && test -t 2 && stty size && echo control > /dev/tty && \
+                  echo out > /dev/stdout";
     let mut request = shell(script);
     assert_ne!(run_with(&launcher(), &request).0.end, End::Exited(0));
     request.terminal = Some(TERMINAL);
-    assert_eq!(printed(&request), "33 77\ncontrol\n");
+    assert_eq!(printed(&request), "33 77\ncontrol\nout\n");
     request.stdin = Stdin::EmptyPipe;
     match launcher().run(&request, &mut |_| {}, &Cancel::new().unwrap()) {
         Err(SandboxError::Request(RequestError::TerminalInput)) => {}
