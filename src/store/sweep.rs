@@ -240,17 +240,6 @@ impl Store {
             })?
             .pop())
     }
-
-    pub(super) fn set_mark(&self, name: &str, value: &str) -> Result<(), StoreError> {
-        self.in_transaction(|transaction| {
-            transaction
-                .execute(
-                    "INSERT OR REPLACE INTO marks (name, value) VALUES (?1, ?2)",
-                    [name, value],
-                )
-                .map(drop)
-        })
-    }
 }
 
 /// Holds the lock of collection.
