@@ -228,6 +228,16 @@ fn a_killed_server_leaves_nothing_and_the_next_run_starts_another() {
             .parse()
             .unwrap();
         assert!(children().contains(&server));
+        // A build that gets hold of the server's executable holds a copy, if it could
+        // change the original.
+        let executable = std::fs::read_link(process.join("exe")).unwrap();
+        let file = Path::new(env!("CARGO_BIN_EXE_kiln-sandbox-child"));
+        let ours = file.metadata().unwrap().uid() == nix::unistd::geteuid().as_raw();
+        assert_eq!(
+            executable.starts_with("/memfd:kiln (deleted)"),
+            ours,
+            "{executable:?}"
+        );
         let server = nix::unistd::Pid::from_raw(server.try_into().unwrap());
         nix::sys::signal::kill(server, nix::sys::signal::Signal::SIGKILL).unwrap();
         match run.join().unwrap() {
