@@ -13,6 +13,7 @@ use rustix::mount::{
     fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
 
+use crate::plan::{DEVICES, TERMINAL_DEVICE};
 use crate::request::Access;
 use crate::sys;
 
@@ -54,9 +55,14 @@ pub(crate) fn capture(source: &Path, access: Access) -> io::Result<Captured> {
     })
 }
 
-/// Returns whether a path is one of the host's devices.
+/// Returns whether a path is one of the host's devices that a plan shows to a build; what
+/// else is below `/dev` is a directory like any other.
 pub(crate) fn is_device(source: &Path) -> bool {
-    source.starts_with("/dev")
+    source.parent() == Some(Path::new("/dev"))
+        && source
+            .file_name()
+            .and_then(|name| name.to_str())
+            .is_some_and(|name| DEVICES.contains(&name) || name == TERMINAL_DEVICE)
 }
 
 impl Captured {

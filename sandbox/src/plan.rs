@@ -57,10 +57,10 @@ fn has_capabilities() -> bool {
 }
 
 /// Devices of the host that every build may use.
-const DEVICES: [&str; 5] = ["full", "null", "random", "urandom", "zero"];
+pub(crate) const DEVICES: [&str; 5] = ["full", "null", "random", "urandom", "zero"];
 
 /// The device by which a program finds the terminal that controls its session.
-const TERMINAL_DEVICE: &str = "tty";
+pub(crate) const TERMINAL_DEVICE: &str = "tty";
 
 /// Links that every `/dev` has.
 const DEVICE_LINKS: [(&str, &str); 4] = [

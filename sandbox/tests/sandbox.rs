@@ -131,6 +131,22 @@ fn nothing_can_be_written_but_what_was_granted() {
     assert_eq!(run("touch /tmp/file /dev/shm/file").0, End::Exited(0));
 }
 
+/// A directory below `/dev` is no device: it is mapped, sealed and written like any other.
+#[test]
+fn a_directory_in_shared_memory_is_granted_like_any_other() {
+    let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let mut request = request("echo written > /data/new");
+    request.nodes.push(Node::Bind {
+        path: "/data".to_owned(),
+        source: directory.path().to_owned(),
+        access: Access::ReadWrite,
+    });
+    let (outcome, log) = run_request(&request);
+    assert_eq!(outcome.end, End::Exited(0), "{log}");
+    let written = std::fs::read_to_string(directory.path().join("new")).unwrap();
+    assert_eq!(written, "written\n");
+}
+
 #[test]
 fn there_is_no_network_but_loopback() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
