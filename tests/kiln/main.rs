@@ -8,6 +8,7 @@
 )]
 
 mod build;
+mod collection;
 mod concurrent;
 mod crash;
 mod golden;
