@@ -188,7 +188,8 @@ impl Store {
     /// [`StoreError::Access`].
     pub fn sweep_pool(&self) -> Result<Swept, StoreError> {
         let pool = self.root().join("blobs");
-        let shards = entries(&pool)?;
+        let mut shards = entries(&pool)?;
+        shards.retain(|shard| shard.is_dir());
         let found: Vec<(usize, u64)> = shards
             .par_iter()
             .map(|shard| {

@@ -7,9 +7,6 @@ use std::time::{Duration, SystemTime};
 
 use kiln::hash::StorePath;
 use kiln::store::Store;
-use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, waitpid};
-use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::world::{Run, World};
@@ -315,13 +312,11 @@ fn an_interrupted_collection_leaves_a_sound_store_and_is_gone_on_with() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let process = Pid::from_raw(i32::try_from(child.id()).unwrap());
-    waitpid(process, Some(WaitPidFlag::WUNTRACED)).unwrap();
-    kill(process, Signal::SIGINT).unwrap();
-    kill(process, Signal::SIGCONT).unwrap();
+    let mut errors = child.stderr.take().unwrap();
+    let status = crate::concurrent::interrupt_when_stopped(child);
     let mut said = String::new();
-    std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut said).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(2), "{said}");
+    std::io::Read::read_to_string(&mut errors, &mut said).unwrap();
+    assert_eq!(status, Some(2), "{said}");
     insta::assert_snapshot!(said);
     assert_whole(&world);
     let left = objects(&world).len();

@@ -18,4 +18,5 @@ mod messages;
 mod reboot;
 mod reproduce;
 mod store;
+mod verify;
 mod world;
