@@ -260,9 +260,12 @@ pub fn collect(
         .map(|(path, _)| path.clone())
         .collect();
     let objects = store.remove_objects(&victims, goes_on)?;
-    let mut swept = store.sweep_pool()?;
-    swept.objects = objects;
-    Ok(swept)
+    let (pool, caches) = (store.sweep_pool()?, store.sweep_caches()?);
+    Ok(Swept {
+        objects,
+        files: pool.files + caches.files,
+        file_bytes: pool.file_bytes + caches.file_bytes,
+    })
 }
 
 #[cfg(test)]

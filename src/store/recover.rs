@@ -63,7 +63,7 @@ impl Store {
         let damage = self.verify(&objects, &pool, &|| {})?;
         let damaged: BTreeSet<&StorePath> = damage.iter().map(|damage| &damage.object).collect();
         let blobs: Vec<PathBuf> = pool.damaged.iter().map(|(path, _)| path.clone()).collect();
-        self.remove_blobs(&blobs)?;
+        self.remove_files(&blobs)?;
         crash::point("recover: damaged files removed");
         let mut recovered = Recovered {
             checked: objects.len(),

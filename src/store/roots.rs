@@ -117,22 +117,37 @@ impl Store {
     /// Makes a symbolic link to an object that keeps it, in place of a link that is there.
     ///
     /// # Errors
-    /// [`StoreError::Access`] when something else is there or the link cannot be made.
+    /// [`StoreError::Access`] when something else is there or the link cannot be made,
+    /// also when its path is not UTF-8.
     pub fn link(&self, link: &Path, path: &StorePath) -> Result<(), StoreError> {
         let failed = |source| StoreError::Access {
             operation: "make the link",
             path: link.to_owned(),
             source,
         };
-        match std::fs::symlink_metadata(link) {
-            Ok(metadata) if metadata.is_symlink() => {
-                std::fs::remove_file(link).map_err(failed)?;
-            }
-            Ok(_) => return Err(failed(std::io::ErrorKind::AlreadyExists.into())),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(failed(error)),
+        let link = std::path::absolute(link).map_err(failed)?;
+        if link.to_str().is_none() {
+            return Err(failed(std::io::Error::other("its path is not UTF-8")));
         }
-        std::os::unix::fs::symlink(self.host_path(path), link).map_err(failed)?;
-        self.add_root(&Root::Link(link.to_owned()), path)
+        match std::fs::symlink_metadata(&link) {
+            Ok(metadata) if !metadata.is_symlink() => {
+                return Err(failed(std::io::ErrorKind::AlreadyExists.into()));
+            }
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(failed(error));
+            }
+            _ => {}
+        }
+        if !self.leads_to(&link, path) {
+            let target = self.host_path(path);
+            let made = tempfile::Builder::new()
+                .prefix(".kiln-link-")
+                .make_in(link.parent().unwrap_or(Path::new("/")), |at| {
+                    std::os::unix::fs::symlink(&target, at)
+                })
+                .map_err(failed)?;
+            made.persist(&link).map_err(|error| failed(error.error))?;
+        }
+        self.add_root(&Root::Link(link), path)
     }
 }

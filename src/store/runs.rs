@@ -1,5 +1,6 @@
 //! What happened: builds, proofs, and the layers that were made.
 
+use std::fs::File;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{OptionalExtension, params};
@@ -245,7 +246,25 @@ impl Store {
         })
     }
 
-    /// Returns the layer that a plan gave before: its diffID and its length.
+    /// Forgets layers but those that are kept.
+    pub(super) fn forget_layers_but(
+        &self,
+        keep: impl Fn(Sha256Digest) -> bool,
+    ) -> Result<(), StoreError> {
+        let found: Vec<[u8; 32]> =
+            self.query("SELECT DISTINCT diff_id FROM layers", [], |row| row.get(0))?;
+        for digest in found {
+            if !keep(Sha256Digest::from_bytes(digest)) {
+                self.in_transaction(|transaction| {
+                    transaction.execute("DELETE FROM layers WHERE diff_id = ?1", [digest])
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the layer that a plan gave before: its diffID and its length. Its file
+    /// counts as used now.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -261,10 +280,17 @@ impl Store {
                 .map_err(|source| self.failed(source))
         })?;
         Ok(row.map(|(digest, size)| {
-            (
-                Sha256Digest::from_bytes(digest),
-                u64::try_from(size).unwrap_or(0),
-            )
+            let digest = Sha256Digest::from_bytes(digest);
+            let file = self.images().join("blobs").join(digest.to_string());
+            // A file that is gone is made again.
+            let used = File::options()
+                .append(true)
+                .open(file)
+                .and_then(|file| file.set_modified(SystemTime::now()));
+            if let Err(error) = used {
+                tracing::debug!(%error, "the use of a layer is not noted");
+            }
+            (digest, u64::try_from(size).unwrap_or(0))
         }))
     }
 

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rayon::prelude::*;
 use rusqlite::{Connection, Transaction};
@@ -15,6 +16,9 @@ use crate::tree::remove_tree;
 
 /// Objects that are removed under one lock, so that others wait for moments only.
 const BATCH: usize = 512;
+
+/// How long a file that can be had again is kept.
+const CACHED: Duration = Duration::from_secs(86400);
 
 /// An object as garbage collection sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,10 +47,10 @@ pub struct Census {
 pub struct Swept {
     /// Objects.
     pub objects: usize,
-    /// Files of the pool that no object links to any more.
-    pub blobs: usize,
+    /// Files that nothing has any more.
+    pub files: usize,
     /// Bytes of those files.
-    pub blob_bytes: u64,
+    pub file_bytes: u64,
 }
 
 impl Store {
@@ -178,13 +182,14 @@ impl Store {
         Ok((count, into))
     }
 
-    /// Removes files of the pool that no object links to, and what dead downloads left.
+    /// Removes files of the pool that no object links to.
     ///
     /// # Errors
     /// [`StoreError::Access`].
     pub fn sweep_pool(&self) -> Result<Swept, StoreError> {
         let pool = self.root().join("blobs");
-        let shards = entries(&pool)?;
+        let mut shards = entries(&pool)?;
+        shards.retain(|shard| shard.is_dir());
         let found: Vec<(usize, u64)> = shards
             .par_iter()
             .map(|shard| {
@@ -214,9 +219,39 @@ impl Store {
         crash::point("sweep: pool swept");
         Ok(Swept {
             objects: 0,
-            blobs: found.iter().map(|(count, _)| count).sum(),
-            blob_bytes: found.iter().map(|(_, bytes)| bytes).sum(),
+            files: found.iter().map(|(count, _)| count).sum(),
+            file_bytes: found.iter().map(|(_, bytes)| bytes).sum(),
         })
+    }
+
+    /// Removes downloads and cached layers that were not used for a day, and what
+    /// processes that died while they made some left of them. All can be had again.
+    ///
+    /// # Errors
+    /// [`StoreError::Access`], [`StoreError::Database`].
+    pub fn sweep_caches(&self) -> Result<Swept, StoreError> {
+        let mut swept = Swept::default();
+        let mut kept = BTreeSet::new();
+        let layers = self.images().join("blobs");
+        for directory in [self.downloads(), layers.clone()] {
+            if !directory.exists() {
+                continue;
+            }
+            for file in entries(&directory)? {
+                match remove_if_old(&file) {
+                    Ok(Some(length)) => {
+                        swept.files += 1;
+                        swept.file_bytes += length;
+                    }
+                    Ok(None) => drop(kept.insert(file)),
+                    // It had another name while it was made.
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                    Err(source) => return Err(access("remove", &file, source)),
+                }
+            }
+        }
+        self.forget_layers_but(|digest| kept.contains(&layers.join(digest.to_string())))?;
+        Ok(swept)
     }
 
     /// Returns how many times objects were removed from this store: as long as it stays
@@ -237,6 +272,18 @@ impl Store {
     pub fn collect_alone(&self) -> Result<Option<impl Drop + use<>>, StoreError> {
         Ok(self.collecting()?.map(Alone))
     }
+}
+
+/// Removes a file that was not used for long; returns its length if it went.
+fn remove_if_old(file: &Path) -> std::io::Result<Option<u64>> {
+    let metadata = std::fs::symlink_metadata(file)?;
+    // A time in the future is no reason to go.
+    let age = metadata.modified()?.elapsed().unwrap_or_default();
+    if !metadata.is_file() || age < CACHED {
+        return Ok(None);
+    }
+    std::fs::remove_file(file)?;
+    Ok(Some(metadata.len()))
 }
 
 /// Holds the lock of collection.

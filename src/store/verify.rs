@@ -6,18 +6,20 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
+use sha2::{Digest as _, Sha256};
 
 use super::pool::{access, copy_checked};
 use super::{ObjectInfo, ObjectPlan, Scratch, Store, StoreError, crash};
 use crate::hash::object::Position;
-use crate::hash::{BlobDigest, RelPath, StorePath};
-use crate::listing::Entry;
-use crate::tree::scan::{Found, FoundKind, hash_stream, walk};
+use crate::hash::{BlobDigest, RelPath, Sha256Digest, StorePath};
+use crate::listing::{Entry, Listing};
+use crate::tree::scan::{Found, FoundKind, hash_stream, list, walk};
 use crate::tree::{Hit, TreeError, TreeRoot, remove_tree};
 
 /// Something on disk that is not as recorded.
@@ -67,10 +69,13 @@ impl Store {
     /// # Errors
     /// [`StoreError::Access`] when the pool cannot be read at all.
     pub fn verify_pool(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<Pool, StoreError> {
-        let shards = entries(&self.root().join("blobs"))?;
+        let (shards, strays): (Vec<PathBuf>, Vec<PathBuf>) = entries(&self.root().join("blobs"))?
+            .into_iter()
+            .partition(|path| path.is_dir());
         let files: Vec<PathBuf> = shards
             .par_iter()
             .map(|shard| entries(shard))
+            .chain([Ok(strays)])
             .collect::<Result<Vec<_>, _>>()?
             .into_iter()
             .flatten()
@@ -113,6 +118,50 @@ impl Store {
         Ok(damage)
     }
 
+    /// Hashes every cached layer, and returns those that are damaged, sorted.
+    ///
+    /// # Errors
+    /// [`StoreError::Access`] when their directory cannot be read.
+    pub fn verify_layers(&self) -> Result<Vec<(PathBuf, String)>, StoreError> {
+        let directory = self.images().join("blobs");
+        if !directory.exists() {
+            return Ok(Vec::new());
+        }
+        let mut damaged: Vec<(PathBuf, String)> = entries(&directory)?
+            .into_par_iter()
+            .filter_map(|path| {
+                // Others are being written.
+                let wanted: Sha256Digest = path.file_name()?.to_str()?.parse().ok()?;
+                let problem = match sha256_of(&path) {
+                    Ok(actual) if actual == wanted => return None,
+                    Ok(actual) => format!("has the content of {actual}"),
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+                    Err(error) => format!("cannot be read ({error})"),
+                };
+                Some((path, problem))
+            })
+            .collect();
+        damaged.sort();
+        Ok(damaged)
+    }
+
+    /// Has the database checked by itself, and returns what is wrong with it, in words.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`] when it is too damaged for that.
+    pub fn verify_database(&self) -> Result<Vec<String>, StoreError> {
+        let mut problems: Vec<String> =
+            self.query("PRAGMA integrity_check(100)", [], |row| row.get(0))?;
+        problems.retain(|problem| problem != "ok");
+        problems.extend(self.query("PRAGMA foreign_key_check", [], |row| {
+            let (table, parent): (String, String) = (row.get(0)?, row.get(2)?);
+            Ok(format!("a row of `{table}` names none of `{parent}`"))
+        })?);
+        problems.sort();
+        problems.dedup();
+        Ok(problems)
+    }
+
     /// Returns entries of the store's directory that no row explains.
     ///
     /// # Errors
@@ -152,18 +201,15 @@ impl Store {
         Ok(())
     }
 
-    /// Takes the names of damaged files out of the pool, so that sound ones can come.
+    /// Removes damaged files of the pool or of the cached layers, so that sound ones can
+    /// come.
     ///
     /// # Errors
-    /// [`StoreError::Access`] when one cannot be removed.
-    pub fn remove_blobs(&self, paths: &[PathBuf]) -> Result<(), StoreError> {
+    /// [`StoreError::Tree`] when one cannot be removed.
+    pub fn remove_files(&self, paths: &[PathBuf]) -> Result<(), StoreError> {
         for path in paths {
-            match std::fs::remove_file(path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(access("remove", path, error));
-                }
-                _ => crash::point("pool: damaged file removed"),
-            }
+            remove_tree(path)?;
+            crash::point("pool: damaged file removed");
         }
         Ok(())
     }
@@ -197,7 +243,7 @@ impl Store {
         path: &StorePath,
         scratch: &Scratch,
     ) -> Result<Option<ObjectPlan>, StoreError> {
-        let Ok(listing) = self.listing(path) else {
+        let Some(listing) = self.known_listing(path)? else {
             return Ok(None);
         };
         let tree = scratch.path().join("tree");
@@ -229,6 +275,20 @@ impl Store {
             patches: std::collections::BTreeMap::new(),
             sealed: true,
         }))
+    }
+
+    /// Returns an object's listing as recorded or, where that is damaged, as it lies on
+    /// disk if that has the digest that is recorded.
+    fn known_listing(&self, path: &StorePath) -> Result<Option<Listing>, StoreError> {
+        match self.listing(path) {
+            Err(StoreError::Listing { .. }) => {}
+            other => return other.map(Some),
+        }
+        let Some(object) = self.object(path)? else {
+            return Ok(None);
+        };
+        let found = TreeRoot::open(&self.host_path(path)).and_then(|root| list(&root));
+        Ok(found.ok().filter(|listing| listing.digest() == object.tree))
     }
 
     fn verify_object(&self, object: &ObjectInfo, pool: &Pool) -> Result<Vec<Damage>, StoreError> {
@@ -293,6 +353,10 @@ fn wrong_mode(mode: u32, wanted: u32) -> Option<String> {
     (mode != wanted).then(|| format!("has mode {mode:04o} instead of {wanted:04o}"))
 }
 
+fn wrong_time(mtime: i64) -> Option<String> {
+    (mtime != 1).then(|| format!("has modification time {mtime} instead of 1"))
+}
+
 /// Returns what is wrong with an entry, in words.
 fn differences(
     root: &TreeRoot,
@@ -323,8 +387,11 @@ fn differences(
                 Some(format!("has {length} bytes instead of {size_bytes}"))
             };
             // Who writes into a file changes its time as well.
-            let time = (content.is_none() && found.mtime != 1)
-                .then(|| format!("has modification time {} instead of 1", found.mtime));
+            let time = if content.is_none() {
+                wrong_time(found.mtime)
+            } else {
+                None
+            };
             let mode = wrong_mode(found.mode, if *executable { 0o555 } else { 0o444 });
             content.into_iter().chain(time).chain(mode).collect()
         }
@@ -348,6 +415,19 @@ fn wrong_content(
         Err(problem) => return Some(problem),
     };
     (actual != digest).then(|| format!("has digest {actual} instead of {digest}"))
+}
+
+fn sha256_of(path: &Path) -> std::io::Result<Sha256Digest> {
+    let mut file = File::open(path)?;
+    let mut hasher = Sha256::new();
+    let mut block = vec![0; 1 << 18];
+    loop {
+        let count = file.read(&mut block)?;
+        if count == 0 {
+            return Ok(Sha256Digest::from_bytes(hasher.finalize().into()));
+        }
+        hasher.update(block.get(..count).unwrap_or(&block));
+    }
 }
 
 fn hash_of(root: &TreeRoot, path: &RelPath) -> Result<BlobDigest, String> {
@@ -412,7 +492,8 @@ fn verify_blob(path: PathBuf, progress: &(dyn Fn(u64) + Sync)) -> Vec<Blob> {
     }
     let mut blobs = vec![Blob::Sound(metadata.ino(), actual)];
     let mode = if executable { 0o555 } else { 0o444 };
-    if let Some(problem) = wrong_mode(metadata.mode() & 0o7777, mode) {
+    let mode = wrong_mode(metadata.mode() & 0o7777, mode);
+    if let Some(problem) = mode.or_else(|| wrong_time(metadata.mtime())) {
         blobs.push(Blob::Damaged(path.clone(), problem));
     }
     if metadata.nlink() == 1 {

@@ -228,7 +228,7 @@ fn the_action_that_is_shown_hashes_to_its_digest() {
 #[test]
 fn interrupting_ends_a_build_and_leaves_nothing() {
     let world = World::new();
-    let mut child = world.start_slow_build();
+    let child = &mut world.start_slow_build().0;
     nix::sys::signal::kill(
         nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap()),
         nix::sys::signal::Signal::SIGINT,

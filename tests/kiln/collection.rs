@@ -184,7 +184,7 @@ fn a_sparse_file_of_100_gib_is_refused() {
 #[test]
 fn the_work_directory_is_the_owner_s_alone() {
     let world = World::new();
-    let child = KilledAtEnd(world.start_slow_build());
+    let child = world.start_slow_build();
     let scratch: Vec<PathBuf> = std::fs::read_dir(world.store().join("tmp"))
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -196,16 +196,6 @@ fn the_work_directory_is_the_owner_s_alone() {
         .collect();
     drop(child);
     assert_eq!(modes, [0o700]);
-}
-
-/// Kills a `kiln` when dropped, so that a test that fails leaves none behind.
-struct KilledAtEnd(std::process::Child);
-
-impl Drop for KilledAtEnd {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
 }
 
 /// The build holds a lock on a file of its output, which the host can see.
@@ -222,7 +212,7 @@ fn a_build_dies_with_kiln() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut child = KilledAtEnd(child);
+    let mut child = Running(child);
     let mut lines = BufReader::new(child.0.stderr.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap().contains("deaf")));
     let held = std::fs::read_dir(world.store().join("tmp"))

@@ -221,6 +221,16 @@ fn a_collection_takes_nothing_from_under_a_build() {
     assert_sound(&world.kiln(&["store", "verify"]));
 }
 
+/// Interrupts a process that stops itself, lets it go on, and returns its exit status.
+pub fn interrupt_when_stopped(mut child: Child) -> Option<i32> {
+    let process = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+    let stopped = waitpid(process, Some(WaitPidFlag::WUNTRACED)).unwrap();
+    assert_eq!(stopped, WaitStatus::Stopped(process, Signal::SIGSTOP));
+    kill(process, Signal::SIGINT).unwrap();
+    kill(process, Signal::SIGCONT).unwrap();
+    child.wait().unwrap().code()
+}
+
 /// Runs a command up to a point of the store's code, something else, and the rest.
 fn interleaved(world: &World, arguments: &[&str], point: &str, other: impl FnOnce()) -> Output {
     let child = world

@@ -110,11 +110,11 @@ fn a_build_that_is_interrupted_is_not_kept() {
     let world = World::new();
     let mut child = world.start_slow_build();
     nix::sys::signal::kill(
-        nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap()),
+        nix::unistd::Pid::from_raw(i32::try_from(child.0.id()).unwrap()),
         nix::sys::signal::Signal::SIGINT,
     )
     .unwrap();
-    child.wait().unwrap();
+    child.0.wait().unwrap();
     assert!(!world.store().join("failed").exists());
 }
 

@@ -76,7 +76,7 @@ fn walk(directory: &std::path::Path) -> usize {
 #[test]
 fn a_killed_process_leaves_a_store_that_the_next_one_cleans() {
     let world = World::new();
-    let mut child = world.start_slow_build();
+    let child = &mut world.start_slow_build().0;
     child.kill().unwrap();
     child.wait().unwrap();
     assert_ne!(

@@ -9,7 +9,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command};
 use std::sync::{LazyLock, Mutex};
 
 use kiln::hash::Sha256Digest;
@@ -136,6 +136,17 @@ pub struct Run {
     pub stderr: String,
 }
 
+/// A process that does not outlive its test.
+pub struct Running(pub Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended already.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
 impl World {
     pub fn new() -> Self {
         let world = Self {
@@ -196,16 +207,22 @@ impl World {
     }
 
     /// Starts a build that would take minutes, and returns when it runs.
-    pub fn start_slow_build(&self) -> std::process::Child {
+    pub fn start_slow_build(&self) -> Running {
         self.package("tools/slow", "", "echo started; sleep 300");
-        let mut child = self
-            .command(&["build", "-v", "tools/slow"])
+        self.start_build("tools/slow")
+    }
+
+    /// Starts a build, and returns when it has said that it started.
+    pub fn start_build(&self, package: &str) -> Running {
+        let child = self
+            .command(&["build", "-v", package])
             .stderr(std::process::Stdio::piped())
             .spawn()
             .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut running = Running(child);
+        let mut lines = BufReader::new(running.0.stderr.take().unwrap()).lines();
         assert!(lines.any(|line| line.unwrap().contains("started")));
-        child
+        running
     }
 
     /// Returns a command that runs `kiln` in the project with an empty environment.

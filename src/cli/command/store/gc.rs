@@ -44,15 +44,15 @@ pub(super) fn run(session: &Session, arguments: &GcArguments) -> Result<Answer, 
     if session.output.json {
         session.output.document(&json!({
             "objects": swept.objects,
-            "files": swept.blobs,
-            "bytes": swept.blob_bytes,
+            "files": swept.files,
+            "bytes": swept.file_bytes,
         }));
     } else {
         session.output.tell(&format!(
             "removed {} objects and {} files: {} are free again",
             swept.objects,
-            swept.blobs,
-            bytes(swept.blob_bytes)
+            swept.files,
+            bytes(swept.file_bytes)
         ));
     }
     if session.cancel.is_cancelled() {

@@ -1,6 +1,7 @@
 //! `kiln store verify`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
@@ -17,8 +18,11 @@ use crate::store::verify::Damage;
 struct Found {
     objects: Vec<ObjectInfo>,
     damage: Vec<Damage>,
-    /// Damaged files of the pool, and what is wrong.
-    blobs: Vec<(std::path::PathBuf, String)>,
+    /// Damaged files of the pool and of the cached layers, and what is wrong.
+    blobs: Vec<(PathBuf, String)>,
+    layers: Vec<(PathBuf, String)>,
+    /// What is wrong with the database.
+    database: Vec<String>,
     unrecorded: Vec<String>,
     /// Files of the pool that nothing uses.
     unused: usize,
@@ -26,7 +30,15 @@ struct Found {
 
 impl Found {
     fn is_sound(&self) -> bool {
-        self.damage.is_empty() && self.blobs.is_empty() && self.unrecorded.is_empty()
+        self.problems() == 0
+    }
+
+    fn problems(&self) -> usize {
+        self.damage.len()
+            + self.blobs.len()
+            + self.layers.len()
+            + self.database.len()
+            + self.unrecorded.len()
     }
 
     fn damaged_objects(&self) -> BTreeSet<&StorePath> {
@@ -40,17 +52,28 @@ type Mended = BTreeMap<StorePath, Result<Repaired, RepairError>>;
 pub(super) fn run(session: &Session, repair: bool) -> Result<Answer, Failure> {
     let found = look(session)?;
     if !repair || found.is_sound() {
-        report(session, &found, &Mended::new());
+        report(session, &found, &Mended::new(), found.is_sound());
+        if !found.is_sound() {
+            session
+                .output
+                .tell("`kiln store verify --repair` mends what can be mended");
+        }
         return Ok(answer(found.is_sound()));
     }
     let mended = mend(session, &found)?;
-    report(session, &found, &mended);
     let left = look(session)?;
+    report(session, &found, &mended, left.is_sound());
     if !session.output.json && !left.is_sound() {
+        let objects = left.damaged_objects().len();
         session.output.tell(&format!(
-            "{} objects are still damaged",
-            left.damaged_objects().len()
+            "{} problems are left, in {objects} objects",
+            left.problems()
         ));
+        if objects > 0 {
+            session.output.tell(
+                "what was added by hand can be added again once `kiln store gc` has removed it",
+            );
+        }
     }
     Ok(answer(left.is_sound()))
 }
@@ -76,6 +99,8 @@ fn look(session: &Session) -> Result<Found, Failure> {
         objects,
         damage,
         blobs: pool.damaged,
+        layers: store.verify_layers().map_err(failed)?,
+        database: store.verify_database().map_err(failed)?,
         unrecorded: store.unrecorded().map_err(failed)?,
         unused: pool.unused.len(),
     })
@@ -84,8 +109,10 @@ fn look(session: &Session) -> Result<Found, Failure> {
 fn mend(session: &Session, found: &Found) -> Result<Mended, Failure> {
     let failed = |error| hints::store(&error);
     let store = &session.store;
-    let blobs: Vec<_> = found.blobs.iter().map(|(path, _)| path.clone()).collect();
-    store.remove_blobs(&blobs).map_err(failed)?;
+    // A layer is made again when it is needed, a file of the pool with its object.
+    let damaged = found.blobs.iter().chain(&found.layers);
+    let files: Vec<PathBuf> = damaged.map(|(path, _)| path.clone()).collect();
+    store.remove_files(&files).map_err(failed)?;
     store.remove_unrecorded(&found.unrecorded).map_err(failed)?;
     // What is needed is mended before what needs it: it was added before.
     let damaged = found.damaged_objects();
@@ -124,9 +151,9 @@ fn outcome(result: &Result<Repaired, RepairError>) -> String {
     }
 }
 
-fn report(session: &Session, found: &Found, mended: &Mended) {
+fn report(session: &Session, found: &Found, mended: &Mended, sound: bool) {
     if session.output.json {
-        session.output.document(&document(found, mended));
+        session.output.document(&document(found, mended, sound));
         return;
     }
     let mut lines = Vec::new();
@@ -138,8 +165,11 @@ fn report(session: &Session, found: &Found, mended: &Mended) {
         };
         lines.push(format!("{}{at} {}", damage.object, damage.problem));
     }
-    for (path, problem) in &found.blobs {
+    for (path, problem) in found.blobs.iter().chain(&found.layers) {
         lines.push(format!("{} {problem}", path.display()));
+    }
+    for problem in &found.database {
+        lines.push(format!("kiln.db: {problem}"));
     }
     for name in &found.unrecorded {
         lines.push(format!(
@@ -159,16 +189,11 @@ fn report(session: &Session, found: &Found, mended: &Mended) {
     session.output.tell(&format!(
         "{} objects, {} problems",
         found.objects.len(),
-        found.damage.len() + found.blobs.len() + found.unrecorded.len()
+        found.problems()
     ));
-    if !found.is_sound() && mended.is_empty() {
-        session
-            .output
-            .tell("`kiln store verify --repair` mends what can be mended");
-    }
 }
 
-fn document(found: &Found, mended: &Mended) -> Value {
+fn document(found: &Found, mended: &Mended, sound: bool) -> Value {
     let damage: Vec<Value> = found
         .damage
         .iter()
@@ -180,11 +205,12 @@ fn document(found: &Found, mended: &Mended) -> Value {
             })
         })
         .collect();
-    let blobs: Vec<Value> = found
-        .blobs
-        .iter()
-        .map(|(path, problem)| json!({ "file": path.to_string_lossy(), "problem": problem }))
-        .collect();
+    let files = |damaged: &[(PathBuf, String)]| -> Vec<Value> {
+        damaged
+            .iter()
+            .map(|(path, problem)| json!({ "file": path.to_string_lossy(), "problem": problem }))
+            .collect()
+    };
     let repaired: Vec<Value> = mended
         .iter()
         .map(|(path, result)| {
@@ -198,9 +224,12 @@ fn document(found: &Found, mended: &Mended) -> Value {
     json!({
         "objects": found.objects.len(),
         "damage": damage,
-        "pool": blobs,
+        "pool": files(&found.blobs),
+        "layers": files(&found.layers),
+        "database": found.database,
         "unrecorded": found.unrecorded,
         "unused_files": found.unused,
         "repaired": repaired,
+        "sound": sound,
     })
 }
