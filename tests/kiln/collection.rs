@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use kiln::tree::scan::{scan_files, walk};
 use kiln::tree::{TreeError, TreeRoot, Wanted};
 
-use crate::world::{MIRROR, World, serve};
+use crate::world::{MIRROR, Running, World, serve};
 
 /// The program of the sandbox's own tests, for what a shell cannot do.
 static PROBE: LazyLock<Vec<u8>> = LazyLock::new(|| {
