@@ -1,7 +1,7 @@
 //! What a request gave last time, so that asking again does not evaluate again.
 //!
 //! One file for each request (a set of packages) in the store's `evaluations/`: every
-//! derivation file that was read, and for each package its action and its outputs. It
+//! derivation file that was read, and for each package its action. It
 //! counts only while nothing can have changed: the same executable, the same files, and
 //! nothing removed from the store since. Anything else in the file's place (another
 //! version's bytes, half a file) is as good as no file. The bytes are bincode: they never
@@ -61,8 +61,6 @@ struct Remembered {
 struct RememberedPackage {
     name: String,
     action: [u8; 32],
-    /// Names, and base names of objects.
-    outputs: Vec<(String, String)>,
 }
 
 /// What changes when a file does.
@@ -123,28 +121,17 @@ pub(super) fn recall(store: &Store, files: &Files, wanted: &[PackageName]) -> Op
     if !holds {
         return None;
     }
+    let mut known = Known::new();
+    // Asked although nothing was removed: a database can be put back, and use is noted.
+    let mut looking = store.look().ok()?;
+    for package in remembered.packages {
+        let action = ActionDigest::from_bytes(package.action);
+        let (outputs, _) = looking.realisation(action).ok()??;
+        known.insert(package.name.parse().ok()?, KnownPackage { action, outputs });
+    }
+    looking.finish().ok()?;
     tracing::debug!("nothing has changed since this was evaluated");
-    remembered
-        .packages
-        .into_iter()
-        .map(|package| {
-            let outputs = package
-                .outputs
-                .into_iter()
-                .map(|(name, path)| {
-                    let path = StorePath::from_base_name(&path).ok()?;
-                    // Asked although nothing was removed: a database can be put back.
-                    store.object(&path).ok()??;
-                    Some((name.parse().ok()?, path))
-                })
-                .collect::<Option<_>>()?;
-            let known = KnownPackage {
-                action: ActionDigest::from_bytes(package.action),
-                outputs,
-            };
-            Some((package.name.parse().ok()?, known))
-        })
-        .collect()
+    Some(known)
 }
 
 fn is_unchanged(path: &Path, stamp: &Stamp, digest: [u8; 32], written: Duration) -> bool {
@@ -201,16 +188,10 @@ fn summary(
     let mut packages = Vec::new();
     for name in wanted {
         let step = graph.package(name)?;
-        let outputs = realised.outputs(step)?;
-        let outputs = outputs
-            .iter()
-            .map(|(name, path)| (name.as_str().to_owned(), path.base_name()))
-            .collect();
         let action = realised.action_digest(step)?;
         packages.push(RememberedPackage {
             name: name.as_str().to_owned(),
             action: *action.as_bytes(),
-            outputs,
         });
     }
     Some(Remembered {
