@@ -1,10 +1,11 @@
-//! The three processes inside: monitor, init and builder.
+//! The three processes inside: monitor, init and builder; and the supervisor, if asked for.
 //!
 //! The monitor is this executable started again, so it has one thread, no descriptors but
 //! the standard three, and none of the parent's memory. It holds one end of a pipe whose
 //! other end the parent holds (the life line): when that end closes, it kills init, and
 //! with init the kernel kills everything in the namespaces.
 
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
@@ -18,6 +19,7 @@ use nix::unistd::Pid;
 
 use crate::plan::{self, Builder, Step};
 use crate::request::SandboxRequest;
+use crate::supervise::{Supervision, hand_over, supervise};
 use crate::wire::{Report, receive, send};
 use crate::{apply, seccomp, sys};
 
@@ -108,25 +110,47 @@ fn monitor() -> ! {
         Ok((reader, writer)) => (OwnedFd::from(reader), OwnedFd::from(writer)),
         Err(error) => pipes.fail("make a pipe", &error),
     };
+    // The supervisor stays outside the PID namespace, where no build has a name for it.
+    let (supervisor, socket) = match &builder.supervision {
+        None => (None, None),
+        Some(supervision) => {
+            let (supervisors, socket) = match socket_to_supervisor() {
+                Ok(ends) => ends,
+                Err(error) => pipes.fail("make a socket", &error),
+            };
+            match sys::fork() {
+                Ok(None) => {
+                    drop((alive_writer, socket));
+                    let cores = builder.cores.as_ref();
+                    become_supervisor(pipes, &alive, supervision, cores, supervisors)
+                }
+                Ok(Some(supervisor)) => (Some(supervisor), Some(socket)),
+                Err(error) => pipes.fail("start the supervisor", &error),
+            }
+        }
+    };
+    if let Err(errno) = nix::sched::unshare(CloneFlags::CLONE_NEWPID) {
+        pipes.fail(ENTER, &errno.into());
+    }
     match sys::fork() {
         Ok(None) => {
             drop(alive_writer);
-            init(pipes, &alive, &steps, &builder)
+            init(pipes, &alive, &steps, &builder, socket)
         }
         Ok(Some(init)) => {
-            drop(alive);
-            watch(pipes, init)
+            drop((alive, socket));
+            watch(pipes, init, supervisor)
         }
         Err(error) => pipes.fail("start init", &error),
     }
 }
 
+/// Enters every namespace but that of processes, which only children enter.
 fn enter_namespaces(uid: u32, gid: u32) -> io::Result<()> {
     let (outer_uid, outer_gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
     nix::sched::unshare(
         CloneFlags::CLONE_NEWUSER
             | CloneFlags::CLONE_NEWNS
-            | CloneFlags::CLONE_NEWPID
             | CloneFlags::CLONE_NEWNET
             | CloneFlags::CLONE_NEWIPC
             | CloneFlags::CLONE_NEWUTS
@@ -138,31 +162,122 @@ fn enter_namespaces(uid: u32, gid: u32) -> io::Result<()> {
     std::fs::write("/proc/self/gid_map", format!("{gid} {outer_gid} 1"))
 }
 
-/// Waits for init to end, or kills it when the parent lets go.
-fn watch(mut pipes: Pipes, init: Pid) -> ! {
-    drop(pipes.log);
-    let init_fd = rustix::process::Pid::from_raw(init.as_raw())
-        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))
-        .and_then(|pid| {
-            Ok(rustix::process::pidfd_open(
-                pid,
-                rustix::process::PidfdFlags::empty(),
-            )?)
-        });
-    if let Ok(init_fd) = init_fd {
-        loop {
-            let mut watched = [
-                PollFd::new(pipes.life.as_fd(), PollFlags::POLLIN),
-                PollFd::new(init_fd.as_fd(), PollFlags::POLLIN),
-            ];
-            match poll(&mut watched, PollTimeout::NONE) {
-                Err(nix::errno::Errno::EINTR) => {}
-                _ => break,
+/// Returns the supervisor's end and the builder's, on which the listener travels.
+fn socket_to_supervisor() -> io::Result<(OwnedFd, OwnedFd)> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+    Ok(socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )?)
+}
+
+/// Answers the build's calls until none of its processes is left.
+fn become_supervisor(
+    mut pipes: Pipes,
+    alive: &OwnedFd,
+    supervision: &Supervision,
+    cores: Option<&BTreeSet<usize>>,
+    socket: OwnedFd,
+) -> ! {
+    follow(&mut pipes, alive);
+    drop((pipes.life, pipes.log));
+    let Err(error) = supervise(supervision, cores, socket) else {
+        sys::exit_now(0)
+    };
+    let report = Report::Unsupervised {
+        what: error.what.to_owned(),
+        errno: error.source.raw_os_error().unwrap_or(0),
+    };
+    sys::exit_now(if send(&mut pipes.status, &report).is_ok() {
+        1
+    } else {
+        3
+    })
+}
+
+/// Lets this process die with the monitor.
+fn follow(pipes: &mut Pipes, alive: &OwnedFd) {
+    if let Err(error) = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL) {
+        pipes.fail("follow the monitor", &error.into());
+    }
+    // A monitor that died before that call cannot send the signal any more.
+    let mut watched = [PollFd::new(alive.as_fd(), PollFlags::POLLIN)];
+    if poll(&mut watched, PollTimeout::ZERO) != Ok(0) {
+        sys::exit_now(3);
+    }
+}
+
+/// Returns a descriptor that is readable when a process has ended.
+fn end_of(process: Pid) -> io::Result<OwnedFd> {
+    let pid = rustix::process::Pid::from_raw(process.as_raw())
+        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+    Ok(rustix::process::pidfd_open(
+        pid,
+        rustix::process::PidfdFlags::empty(),
+    )?)
+}
+
+/// Waits until init has ended, the parent lets go, or the supervisor fails.
+fn wait_for_end(
+    life: &File,
+    status: &mut File,
+    init: Pid,
+    supervisor: &mut Option<Pid>,
+) -> io::Result<()> {
+    let init_end = end_of(init)?;
+    let mut supervisor_end = supervisor.map(end_of).transpose()?;
+    loop {
+        let descriptors = [Some(life.as_fd()), Some(init_end.as_fd())];
+        let mut watched: Vec<PollFd> = descriptors
+            .into_iter()
+            .chain([supervisor_end.as_ref().map(AsFd::as_fd)])
+            .flatten()
+            .map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN))
+            .collect();
+        match poll(&mut watched, PollTimeout::NONE) {
+            Err(nix::errno::Errno::EINTR) => continue,
+            result => result?,
+        };
+        if watched.iter().take(2).any(|fd| fd.any() == Some(true)) {
+            return Ok(());
+        }
+        let Some(ended) = supervisor.take() else {
+            return Ok(());
+        };
+        match sys::decode_status(sys::wait_any(ended.as_raw())?.1) {
+            // No process is left that could ask it.
+            Ok(0) => supervisor_end = None,
+            // It said why.
+            Ok(1) => return Ok(()),
+            _ => {
+                return send(
+                    status,
+                    &Report::Unsupervised {
+                        what: "go on to the end of the build".to_owned(),
+                        errno: libc::ECHILD,
+                    },
+                );
             }
         }
     }
+}
+
+/// Waits for init to end, or kills it when the parent lets go or the supervisor fails.
+fn watch(mut pipes: Pipes, init: Pid, mut supervisor: Option<Pid>) -> ! {
+    drop(pipes.log);
+    // Whatever ended the wait, init is killed next.
+    let waited = wait_for_end(&pipes.life, &mut pipes.status, init, &mut supervisor);
+    let kill = |pid| nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+    // A dead supervisor holds no process of the build back from its end.
+    if let Some(supervisor) = supervisor
+        && (kill(supervisor).is_err() || sys::wait_any(supervisor.as_raw()).is_err())
+    {
+        sys::exit_now(3);
+    }
     // Either it has ended, which makes this harmless, or it must.
-    if nix::sys::signal::kill(init, nix::sys::signal::Signal::SIGKILL).is_err() {
+    if kill(init).is_err() {
         sys::exit_now(3);
     }
     // Init can be waited for only when every process of its namespace is dead.
@@ -175,30 +290,32 @@ fn watch(mut pipes: Pipes, init: Pid) -> ! {
         cpu_micros: micros(usage.ru_utime) + micros(usage.ru_stime),
         peak_memory_bytes: u64::try_from(usage.ru_maxrss).unwrap_or(0) * 1024,
     };
-    sys::exit_now(if send(&mut pipes.status, &report).is_ok() {
-        0
-    } else {
-        3
-    })
+    sys::exit_now(
+        if waited.is_ok() && send(&mut pipes.status, &report).is_ok() {
+            0
+        } else {
+            3
+        },
+    )
 }
 
-fn init(mut pipes: Pipes, alive: &OwnedFd, steps: &[Step], builder: &Builder) -> ! {
-    if let Err(error) = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL) {
-        pipes.fail("follow the monitor", &error.into());
-    }
-    // A monitor that died before that call cannot send the signal any more.
-    let mut watched = [PollFd::new(alive.as_fd(), PollFlags::POLLIN)];
-    if poll(&mut watched, PollTimeout::ZERO) != Ok(0) {
-        sys::exit_now(3);
-    }
+fn init(
+    mut pipes: Pipes,
+    alive: &OwnedFd,
+    steps: &[Step],
+    builder: &Builder,
+    socket: Option<OwnedFd>,
+) -> ! {
+    follow(&mut pipes, alive);
     if let Err(failure) = apply::apply(steps) {
         pipes.fail(&failure.step, &failure.source);
     }
     let pid = match sys::fork() {
-        Ok(None) => become_program(pipes, builder),
+        Ok(None) => become_program(pipes, builder, socket.as_ref()),
         Ok(Some(pid)) => pid,
         Err(error) => pipes.fail("start the builder", &error),
     };
+    drop(socket);
     // Only the builder writes to the log, and only the monitor holds the life line.
     let Pipes { mut status, .. } = pipes;
     loop {
@@ -221,8 +338,8 @@ fn init(mut pipes: Pipes, alive: &OwnedFd, steps: &[Step], builder: &Builder) ->
     }
 }
 
-fn become_program(mut pipes: Pipes, builder: &Builder) -> ! {
-    let (step, error) = match prepare(&pipes, builder) {
+fn become_program(mut pipes: Pipes, builder: &Builder, socket: Option<&OwnedFd>) -> ! {
+    let (step, error) = match prepare(&pipes, builder, socket) {
         Err(failure) => failure,
         Ok((program, arguments, environment)) => (
             format!(
@@ -238,7 +355,11 @@ fn become_program(mut pipes: Pipes, builder: &Builder) -> ! {
 type Prepared = (CString, Vec<CString>, Vec<CString>);
 
 /// Does everything up to `execve`; names the step that failed.
-fn prepare(pipes: &Pipes, builder: &Builder) -> Result<Prepared, (String, io::Error)> {
+fn prepare(
+    pipes: &Pipes,
+    builder: &Builder,
+    socket: Option<&OwnedFd>,
+) -> Result<Prepared, (String, io::Error)> {
     let words = |words: &[String]| -> io::Result<Vec<CString>> {
         words
             .iter()
@@ -287,6 +408,9 @@ fn prepare(pipes: &Pipes, builder: &Builder) -> Result<Prepared, (String, io::Er
         }
         Ok(())
     })?;
+    if let (Some(supervision), Some(socket)) = (&builder.supervision, socket) {
+        step("call the supervisor", || hand_over(supervision, socket))?;
+    }
     Ok((program, arguments, environment))
 }
 

@@ -49,6 +49,14 @@ pub enum SandboxError {
         /// What the system said.
         source: io::Error,
     },
+    /// The supervisor failed, and the run was ended.
+    #[error("the sandbox's supervisor could not {what}")]
+    Supervision {
+        /// What was tried.
+        what: String,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The child ended without a word.
     #[error("the sandbox ended without saying how the build ended")]
     Silent,
@@ -347,12 +355,21 @@ fn finish(
                 usage.peak_memory_bytes = *peak_memory_bytes;
             }
             Report::Failed { step, errno } => {
-                failure.get_or_insert((step.clone(), io::Error::from_raw_os_error(*errno)));
+                let source = io::Error::from_raw_os_error(*errno);
+                failure.get_or_insert_with(|| explain(step.clone(), source));
             }
+            // Whatever the program did then, it did not see what was asked for.
+            Report::Unsupervised { what, errno } if killed.is_none() => {
+                return Err(SandboxError::Supervision {
+                    what: what.clone(),
+                    source: io::Error::from_raw_os_error(*errno),
+                });
+            }
+            Report::Unsupervised { .. } => {}
         }
     }
     match (failure, end) {
-        (Some((step, source)), None | Some(End::Exited(_))) => Err(explain(step, source)),
+        (Some(failure), None | Some(End::Exited(_))) => Err(failure),
         (_, Some(end)) => Ok(Outcome { end, usage }),
         (_, None) => Err(SandboxError::Silent),
     }

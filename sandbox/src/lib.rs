@@ -19,6 +19,7 @@
 //! | `apply` | performs the steps |
 //! | `sys` | the system calls that no library wraps: the crate's only `unsafe` code |
 //! | `seccomp` | which system calls a builder may make |
+//! | [`supervise`] | answers in the kernel's place, where a request varies what it says |
 //! | `child` | monitor, init and builder |
 //! | [`launch`] | the parent: starts, reads the log, enforces limits, waits until all is dead |
 //! | [`features`] | tries what the host allows |
@@ -31,6 +32,7 @@ pub mod outcome;
 pub mod plan;
 pub mod request;
 mod seccomp;
+pub mod supervise;
 mod sys;
 mod wire;
 
@@ -39,3 +41,4 @@ pub use features::{Feature, FeatureState, features};
 pub use launch::{Cancel, Launcher, SandboxError};
 pub use outcome::{End, Outcome, Usage};
 pub use request::{Access, Limits, Node, RequestError, SandboxRequest};
+pub use supervise::{DirectoryOrder, KernelName, Supervision};

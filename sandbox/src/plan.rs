@@ -7,6 +7,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use crate::request::{Access, Limits, Node, SandboxRequest};
+use crate::supervise::Supervision;
 
 /// One thing that init does before the builder starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,6 +94,8 @@ pub struct Builder {
     pub aslr: bool,
     /// The limits that the kernel enforces.
     pub limits: Limits,
+    /// What the supervisor answers, if there is one.
+    pub supervision: Option<Supervision>,
 }
 
 /// Devices of the host that every build may use.
@@ -202,6 +205,7 @@ pub fn builder(request: &SandboxRequest) -> Builder {
         cores: request.cores.clone(),
         aslr: request.aslr,
         limits: request.limits.clone(),
+        supervision: request.supervision.clone(),
     }
 }
 

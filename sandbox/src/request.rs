@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::supervise::Supervision;
+
 /// Everything a run may observe and use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SandboxRequest {
@@ -32,6 +34,8 @@ pub struct SandboxRequest {
     pub aslr: bool,
     /// When and where the run is stopped.
     pub limits: Limits,
+    /// What a supervisor answers in the kernel's place; `None` starts none.
+    pub supervision: Option<Supervision>,
 }
 
 /// Something in the sandbox's file tree.
@@ -127,6 +131,12 @@ pub enum RequestError {
     /// A host name that is empty or longer than 64 bytes.
     #[error("`{0}` is not a host name")]
     HostName(String),
+    /// What `uname` is to say of the kernel, if empty, longer than 64 bytes, or with NUL.
+    #[error("`{0}` is not a kernel's release or version")]
+    KernelName(String),
+    /// A clock that is more than a century ahead.
+    #[error("a clock cannot be {0:?} ahead, only a century")]
+    Ahead(Duration),
 }
 
 /// Paths that the sandbox provides itself.
@@ -185,6 +195,7 @@ impl SandboxRequest {
             cores: None,
             aslr: false,
             limits: Limits::default(),
+            supervision: None,
         }
     }
 
@@ -237,6 +248,8 @@ impl SandboxRequest {
         if self.host_name.is_empty() || self.host_name.len() > 64 || self.host_name.contains('\0') {
             return Err(RequestError::HostName(self.host_name.clone()));
         }
-        Ok(())
+        self.supervision
+            .as_ref()
+            .map_or(Ok(()), Supervision::validate)
     }
 }

@@ -20,6 +20,8 @@ const CONFIG: Configuration<LittleEndian, Fixint, Limit<MAX>> = bincode::config:
 pub(crate) enum Report {
     /// A step failed, with the system's error number.
     Failed { step: String, errno: i32 },
+    /// The supervisor could not do its part, with the system's error number.
+    Unsupervised { what: String, errno: i32 },
     /// The program exited.
     Exited(i32),
     /// The program was killed.

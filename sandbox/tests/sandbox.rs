@@ -38,7 +38,7 @@ fn request(script: &str) -> SandboxRequest {
     ]);
     request.nodes = nodes;
     request.environment = BTreeMap::from([("PATH".to_owned(), "/usr/bin:/usr/sbin".to_owned())]);
-    request.working_directory = "/tmp".to_owned();
+    "/tmp".clone_into(&mut request.working_directory);
     request.limits.wall = Some(Duration::from_mins(1));
     request
 }
