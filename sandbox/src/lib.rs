@@ -17,7 +17,7 @@
 //! | [`request`] | what can be asked for, and what is refused before anything is created |
 //! | [`plan`] | PURE: a request becomes a list of steps that can be printed and reviewed |
 //! | `apply` | performs the steps |
-//! | `sys` | the system calls that no library wraps: the crate's only `unsafe` code |
+//! | `sys` | the system calls that no library wraps: here and in its like below `supervise` is the only `unsafe` code |
 //! | `seccomp` | which system calls a builder may make |
 //! | [`supervise`] | answers in the kernel's place, where a request varies what it says |
 //! | `child` | monitor, init and builder |

@@ -220,7 +220,7 @@ fn waits_for_absolute_times_end_when_the_shifted_clock_says_so() {
             CHECK(pthread_cond_timedwait(&c, &m, &t) == ETIMEDOUT && !early(a));
 
             int fd = timerfd_create(CLOCK_REALTIME, 0);
-            struct itimerspec i = { .it_value = soon() }; uint64_t n; a = mono();
+            uint64_t n; a = mono(); struct itimerspec i = { .it_value = soon() };
             CHECK(timerfd_settime(fd, TFD_TIMER_ABSTIME, &i, 0) == 0);
             CHECK(read(fd, &n, 8) == 8 && n == 1 && !early(a));
             int steady = timerfd_create(CLOCK_MONOTONIC, 0);
@@ -228,7 +228,7 @@ fn waits_for_absolute_times_end_when_the_shifted_clock_says_so() {
             CHECK(timerfd_settime(steady, TFD_TIMER_ABSTIME, &i, 0) == 0);
             CHECK(timerfd_gettime(steady, &i) == 0 && i.it_value.tv_sec >= 990);
 
-            timer_t timer; i.it_value = soon(); a = mono();
+            timer_t timer; a = mono(); i.it_value = soon();
             CHECK(timer_create(CLOCK_REALTIME, 0, &timer) == 0);
             CHECK(timer_settime(timer, TIMER_ABSTIME, &i, 0) == 0);
             while (!rang) pause();
@@ -552,7 +552,8 @@ fn a_parallel_make_sees_no_skew() {
 #[test]
 fn a_build_cannot_see_or_reach_its_supervisor() {
     let programs = Programs::none();
-    let script = "grep TracerPid /proc/self/status; ls -d /proc/[0-9]* | wc -l";
+    let script = "grep TracerPid /proc/self/status; ls -d /proc/[0-9]* | wc -l; \
+                  ls /proc/self/fd";
     let with = programs.words(script, everything());
     assert_eq!(with, programs.words(script, None));
     assert_eq!(with[..2], ["TracerPid:", "0"]);
@@ -618,6 +619,68 @@ fn nothing_remains_of_runs_that_are_ended() {
     std::thread::sleep(Duration::from_millis(200));
     assert_eq!(beat(), last);
     assert_eq!(children(), before);
+}
+
+/// Returns a process's children that are outside the PID namespaces below it.
+fn supervisors_of(parent: u32) -> Vec<i32> {
+    let children = |pid: &str| -> Vec<String> {
+        let path = format!("/proc/{pid}/task/{pid}/children");
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        text.split_whitespace().map(str::to_owned).collect()
+    };
+    let monitors: Vec<String> = std::fs::read_dir(format!("/proc/{parent}/task"))
+        .unwrap()
+        .filter_map(|thread| std::fs::read_to_string(thread.unwrap().path().join("children")).ok())
+        .flat_map(|text| {
+            text.split_whitespace()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    let outside = |pid: &String| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let line = status.lines().find(|line| line.starts_with("NSpid:"));
+        line.is_some_and(|line| line.split_whitespace().count() == 2)
+    };
+    monitors
+        .iter()
+        .flat_map(|monitor| children(monitor))
+        .filter(outside)
+        .map(|pid| pid.parse().unwrap())
+        .collect()
+}
+
+/// The run of a supervisor that dies ends, and does not count. A process of its own runs
+/// it, so that no other test's supervisor is found.
+#[test]
+fn a_run_without_its_supervisor_is_an_error() {
+    const ALONE: &str = "KILN_TEST_ALONE";
+    if std::env::var_os(ALONE).is_none() {
+        let status = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "a_run_without_its_supervisor_is_an_error"])
+            .env(ALONE, "1")
+            .status()
+            .unwrap();
+        assert!(status.success());
+        return;
+    }
+    let programs = Programs::none();
+    let request = programs.request("echo ready; while :; do date; done", everything());
+    let mut killed = false;
+    let mut kill = |_: &[u8]| {
+        let found = supervisors_of(std::process::id());
+        if let ([supervisor], false) = (found.as_slice(), killed) {
+            let pid = nix::unistd::Pid::from_raw(*supervisor);
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+            killed = true;
+        }
+    };
+    let result = launcher().run(&request, &mut kill, &Cancel::new().unwrap());
+    assert!(killed);
+    match result {
+        Err(SandboxError::Supervision { what, .. }) => assert!(what.contains("go on"), "{what}"),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
