@@ -53,6 +53,9 @@
 //!   handler asks for no restart, ends the call with `EINTR`, which these calls do not know
 //!   otherwise.
 //! - A 32-bit program is killed by its first call, as without a supervisor.
+//! - A program that the build may execute but not read, and whose owner is nobody inside,
+//!   cannot be rewritten: it ends the run with an error.
+//! - Each answer takes some ten microseconds, where the vDSO takes a fraction of one.
 //!
 //! x86-64 and Linux 5.19; the order of directories that a thread other than its process's
 //! first lists needs Linux 6.9. What cannot be varied ends the run with an error.
