@@ -285,7 +285,11 @@ impl World {
                 unmount(".", UnmountFlags::DETACH)?;
                 rustix::process::chdir("/")?;
             }
-            Step::SealRoot => mounts::seal(self.root()?)?,
+            Step::SealRoot => {
+                mounts::seal(self.root()?)?;
+                // The tree is complete: no working directory can be named by these any more.
+                (self.root, self.below_proc) = (None, None);
+            }
             _ => return Err(broken("no step of the file tree")),
         }
         Ok(())
