@@ -1,7 +1,8 @@
 //! Performs the plan: one loop, no decisions.
 //!
 //! The loop starts in the monitor. Two steps split the process, and the child goes on with
-//! the list; so monitor, init and builder each leave the loop at their own place.
+//! the list; so monitor, init and builder each leave the loop at their own place. A third
+//! starts the supervisor, where one is asked for, which leaves the loop at once.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -10,17 +11,17 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::libc;
 use nix::sys::signal::Signal;
-use nix::unistd::{Gid, Uid};
+use nix::unistd::{Gid, Pid, Uid};
 use rustix::fs::CWD;
 use rustix::mount::{MountPropagationFlags, MoveMountFlags, UnmountFlags, move_mount, unmount};
 
-use crate::child::{self, Pipes};
+use crate::child::{self, Line, Pipes};
 use crate::lock::{self, Lock};
 use crate::mounts::{self, Captured};
 use crate::request::Weakness;
 use crate::step::{Resource, Step};
 use crate::wire::Report;
-use crate::{copy, identity, landlock, seccomp, sys};
+use crate::{copy, identity, landlock, seccomp, supervise, sys};
 
 /// What the loop holds between steps.
 pub(crate) struct World {
@@ -34,6 +35,15 @@ pub(crate) struct World {
     outside: Option<(Uid, Gid)>,
     /// The directory that `/proc` is mounted on.
     below_proc: Option<OwnedFd>,
+    supervisor: Option<Supervisor>,
+}
+
+/// The supervisor, as the monitor and its children know it.
+struct Supervisor {
+    process: Pid,
+    /// Where the builder sends what the supervisor is asked by. No other process may keep
+    /// it, or the supervisor waits for a builder that is dead.
+    socket: OwnedFd,
 }
 
 /// What the program reads, if not `/dev/null` or its terminal.
@@ -89,10 +99,24 @@ pub(crate) fn perform(steps: &[Step], pipes: Pipes, id_map: Option<OwnedFd>) -> 
         root: None,
         outside: None,
         below_proc: None,
+        supervisor: None,
     };
     for (at, step) in steps.iter().enumerate() {
         let rest = steps.get(at + 1..).unwrap_or(&[]);
-        match world.perform(step, rest) {
+        let done = match step {
+            Step::StartSupervisor {
+                supervision,
+                processors,
+            } => match world.start_supervisor() {
+                Ok(None) => Ok(()),
+                Ok(Some(line)) => {
+                    child::supervise(world.keep_pipes(), line, supervision, processors.as_ref())
+                }
+                Err(error) => Err(error.into()),
+            },
+            other => world.perform(other, rest),
+        };
+        match done {
             Ok(()) => {}
             Err(Refusal::System(error)) => world.pipes.end(&refused(step, &error)),
             Err(Refusal::Needed(weakness)) => world.pipes.end(&Report::Needed(weakness)),
@@ -110,7 +134,7 @@ fn refused(step: &Step, error: &io::Error) -> Report {
     let errno = error.raw_os_error().unwrap_or(0);
     let forbidden = match step {
         Step::EnterNamespaces { .. } => true,
-        Step::MapIds { .. } | Step::MakeMountsPrivate => {
+        Step::MapIds { .. } | Step::EnterProcessNamespace | Step::MakeMountsPrivate => {
             matches!(errno, libc::EPERM | libc::EACCES)
         }
         _ => false,
@@ -159,9 +183,12 @@ impl World {
                 self.id_map = None;
             }
             Step::StayRoot { optional } => self.without(Weakness::RootOutside, *optional)?,
-            Step::EnterNamespaces { optional } => {
+            Step::EnterNamespaces {
+                optional,
+                processes,
+            } => {
                 self.outside = Some((Uid::effective(), Gid::effective()));
-                for missing in identity::enter_namespaces()? {
+                for missing in identity::enter_namespaces(*processes)? {
                     self.without(missing, optional.contains(&missing))?;
                 }
             }
@@ -258,7 +285,11 @@ impl World {
                 unmount(".", UnmountFlags::DETACH)?;
                 rustix::process::chdir("/")?;
             }
-            Step::SealRoot => mounts::seal(self.root()?)?,
+            Step::SealRoot => {
+                mounts::seal(self.root()?)?;
+                // The tree is complete: no working directory can be named by these any more.
+                (self.root, self.below_proc) = (None, None);
+            }
             _ => return Err(broken("no step of the file tree")),
         }
         Ok(())
@@ -281,6 +312,7 @@ impl World {
                 identity::map_ids(*uid, *gid, outside)
             }
             Step::FollowServer => Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?),
+            Step::EnterProcessNamespace => identity::enter_process_namespace(),
             Step::NextPid(pid) => identity::next_pid(*pid),
             Step::LoopbackUp => sys::loopback_up(sys::control_socket()?.as_fd()),
             Step::HostName(name) => Ok(nix::unistd::sethostname(name)?),
@@ -306,6 +338,13 @@ impl World {
             Step::ResetSignals => sys::reset_signals(),
             Step::CloseDescriptors => sys::close_on_execute_from(3),
             Step::FilterSystemCalls => seccomp::install(),
+            Step::HandOver(supervision) => {
+                let supervisor = self
+                    .supervisor
+                    .take()
+                    .ok_or_else(|| broken("no supervisor was started"))?;
+                supervise::hand_over(supervision, &supervisor.socket)
+            }
             Step::Execute {
                 command,
                 environment,
@@ -328,12 +367,33 @@ impl World {
         sys::duplicate_to(log, 2)
     }
 
+    /// Starts the supervisor; returns its line to the others if this process is it.
+    fn start_supervisor(&mut self) -> io::Result<Option<Line>> {
+        let (theirs, ours) = supervise::line()?;
+        let monitor = Pid::this();
+        if let Some(process) = sys::fork()? {
+            let socket = ours;
+            self.supervisor = Some(Supervisor { process, socket });
+            return Ok(None);
+        }
+        Ok(Some(Line {
+            monitor,
+            socket: theirs,
+        }))
+    }
+
+    /// Lets go of everything else.
+    fn keep_pipes(self) -> Pipes {
+        self.pipes
+    }
+
     /// Goes on as init; the parent stays behind as the monitor.
     fn start_init(&mut self) -> io::Result<()> {
         let (alive, alive_writer) = io::pipe()?;
         if let Some(init) = sys::fork()? {
             drop(alive);
-            child::watch(&mut self.pipes, init)
+            let supervisor = self.supervisor.take().map(|started| started.process);
+            child::watch(&mut self.pipes, init, supervisor)
         }
         drop(alive_writer);
         child::follow_monitor(&alive.into())
@@ -343,7 +403,10 @@ impl World {
     fn start_builder(&mut self, rest: &[Step]) -> io::Result<()> {
         match sys::fork()? {
             None => Ok(()),
-            Some(builder) => child::reap(&mut self.pipes, builder, process_limit(rest)),
+            Some(builder) => {
+                self.supervisor = None;
+                child::reap(&mut self.pipes, builder, process_limit(rest))
+            }
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The processes of the sandbox: server, monitor, init and builder.
+//! The processes of the sandbox: server, monitor, init and builder; and the supervisor, if
+//! asked for.
 //!
 //! The server is this executable started again, so it has one thread, no descriptors but
 //! its own, and none of the parent's memory. For each run it forks a monitor, which
@@ -6,16 +7,19 @@
 //! (the life line): when that end closes, it kills init, and with init the kernel kills
 //! everything in the namespaces.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
+use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::step::Step;
+use crate::supervise::{self, Supervision};
 use crate::trial::{self, TRIAL_ARGUMENT};
 use crate::wire::{Report, receive, receive_descriptors, send};
 use crate::{apply, identity, seccomp, sys};
@@ -119,38 +123,117 @@ fn monitor(mut pipes: Pipes, id_map: Option<OwnedFd>) -> ! {
     }
 }
 
-/// As the monitor: waits for init to end, or kills it when the parent lets go.
-pub(crate) fn watch(pipes: &mut Pipes, init: Pid) -> ! {
-    let init_fd = rustix::process::Pid::from_raw(init.as_raw())
-        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))
-        .and_then(|pid| {
-            Ok(rustix::process::pidfd_open(
-                pid,
-                rustix::process::PidfdFlags::empty(),
-            )?)
-        });
-    if let Ok(init_fd) = init_fd {
-        loop {
-            let mut watched = [
-                PollFd::new(pipes.life.as_fd(), PollFlags::POLLIN),
-                PollFd::new(init_fd.as_fd(), PollFlags::POLLIN),
-            ];
-            match poll(&mut watched, PollTimeout::NONE) {
-                Err(nix::errno::Errno::EINTR) => {}
-                _ => break,
-            }
-        }
+/// The supervisor's line to the others.
+pub(crate) struct Line {
+    /// Who it dies with.
+    pub monitor: Pid,
+    /// Where the builder sends what the supervisor is asked by.
+    pub socket: OwnedFd,
+}
+
+/// As the supervisor: answers the build's calls until none of its processes is left.
+pub(crate) fn supervise(
+    mut pipes: Pipes,
+    line: Line,
+    supervision: &Supervision,
+    processors: Option<&BTreeSet<usize>>,
+) -> ! {
+    if let Err(errno) = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL) {
+        pipes.fail("follow the monitor", &errno.into());
+    }
+    // A monitor that died before that call cannot send the signal any more.
+    if Pid::parent() != line.monitor {
+        sys::exit_now(3);
+    }
+    let Pipes {
+        life,
+        mut status,
+        log,
+    } = pipes;
+    drop((life, log));
+    let Err(error) = supervise::supervise(supervision, processors, line.socket) else {
+        sys::exit_now(SERVED)
+    };
+    let report = unsupervised(error.what, error.source.raw_os_error().unwrap_or(0));
+    sys::exit_now(if send(&mut status, &report).is_ok() {
+        TOLD
+    } else {
+        3
+    })
+}
+
+/// How a supervisor ends: no process is left that could ask it, or it said why.
+const SERVED: i32 = 0;
+const TOLD: i32 = 1;
+
+fn unsupervised(what: &str, errno: i32) -> Report {
+    Report::Unsupervised {
+        what: what.to_owned(),
+        errno,
+    }
+}
+
+/// As the monitor: waits for init to end, or kills it when the parent lets go or the
+/// supervisor fails.
+pub(crate) fn watch(pipes: &mut Pipes, init: Pid, mut supervisor: Option<Pid>) -> ! {
+    // Whatever ended the wait, init is killed next.
+    let waited = wait_for_end(pipes, init, &mut supervisor);
+    let kill = |process| nix::sys::signal::kill(process, Signal::SIGKILL);
+    // A dead supervisor holds no process of the build back from its end.
+    if let Some(supervisor) = supervisor
+        && (kill(supervisor).is_err() || sys::wait_any(supervisor.as_raw()).is_err())
+    {
+        sys::exit_now(3);
     }
     // Either it has ended, which makes this harmless, or it must.
-    if nix::sys::signal::kill(init, Signal::SIGKILL).is_err() {
+    if kill(init).is_err() {
         sys::exit_now(3);
     }
     // Init can be waited for only when every process of its namespace is dead.
     let Ok((_, _, usage)) = sys::wait_any(init.as_raw()) else {
         sys::exit_now(3)
     };
-    let report = Report::Used(sys::used(&usage));
-    sys::exit_now(if pipes.tell(&report).is_ok() { 0 } else { 3 })
+    let told = waited.and_then(|()| pipes.tell(&Report::Used(sys::used(&usage))));
+    sys::exit_now(if told.is_ok() { 0 } else { 3 })
+}
+
+/// Waits until init has ended, the parent lets go, or the supervisor fails; the supervisor
+/// is taken when it is dead and collected.
+fn wait_for_end(pipes: &mut Pipes, init: Pid, supervisor: &mut Option<Pid>) -> io::Result<()> {
+    let init_end = end_of(init)?;
+    let mut supervisor_end = supervisor.map(end_of).transpose()?;
+    loop {
+        let mut watched: Vec<PollFd<'_>> = [Some(&init_end), supervisor_end.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(AsFd::as_fd)
+            .chain([pipes.life.as_fd()])
+            .map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN))
+            .collect();
+        match poll(&mut watched, PollTimeout::NONE) {
+            Err(nix::errno::Errno::EINTR) => continue,
+            result => result?,
+        };
+        // First, since a build whose supervisor is dead may end at once.
+        let ended = supervisor_end.is_some() && watched.get(1).and_then(PollFd::any) == Some(true);
+        let Some(process) = supervisor.take_if(|_| ended) else {
+            return Ok(());
+        };
+        supervisor_end = None;
+        match sys::decode_status(sys::wait_any(process.as_raw())?.1) {
+            Ok(SERVED) => {}
+            Ok(TOLD) => return Ok(()),
+            _ => return pipes.tell(&unsupervised("go on to the end of the build", libc::ECHILD)),
+        }
+    }
+}
+
+/// Returns a descriptor that can be read when a process has ended.
+fn end_of(process: Pid) -> io::Result<OwnedFd> {
+    let process = rustix::process::Pid::from_raw(process.as_raw())
+        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let flags = rustix::process::PidfdFlags::empty();
+    Ok(rustix::process::pidfd_open(process, flags)?)
 }
 
 /// As init: dies with the monitor from now on, or at once if that is dead already.
@@ -202,6 +285,6 @@ fn at_process_limit(limit: u64) -> bool {
         Ok(None) => sys::exit_now(0),
         // It is collected by the kernel when init ends.
         Ok(Some(_)) => false,
-        Err(error) => error.raw_os_error() == Some(nix::libc::EAGAIN),
+        Err(error) => error.raw_os_error() == Some(libc::EAGAIN),
     }
 }

@@ -51,6 +51,14 @@ pub enum SandboxError {
         /// Which lock.
         lock: Lock,
     },
+    /// The supervisor failed, and the run was ended.
+    #[error("the sandbox's supervisor could not {what}")]
+    Supervision {
+        /// What was tried.
+        what: String,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The child ended without a word.
     #[error("the sandbox ended without saying how the build ended")]
     Silent,

@@ -16,7 +16,7 @@ use rustix::thread::{
 
 use crate::mounts::{self, Captured, is_device};
 use crate::request::{Access, Clocks, Weakness};
-use crate::step::Resource;
+use crate::step::{Entry, Resource};
 use crate::sys;
 
 /// The user and group that root's sandboxes have outside: from a range that distributions
@@ -101,10 +101,16 @@ fn map_captured(id_map: &OwnedFd, captured: &mut VecDeque<Captured>) -> io::Resu
 }
 
 /// Enters a new namespace of each kind, and returns the kinds that this kernel lacks.
-pub(crate) fn enter_namespaces() -> io::Result<BTreeSet<Weakness>> {
-    let needed = CloneFlags::CLONE_NEWUSER
+///
+/// That of processes is one that only children enter.
+pub(crate) fn enter_namespaces(processes: Entry) -> io::Result<BTreeSet<Weakness>> {
+    let of_processes = match processes {
+        Entry::Now => CloneFlags::CLONE_NEWPID,
+        Entry::Later => CloneFlags::empty(),
+    };
+    let needed = of_processes
+        | CloneFlags::CLONE_NEWUSER
         | CloneFlags::CLONE_NEWNS
-        | CloneFlags::CLONE_NEWPID
         | CloneFlags::CLONE_NEWNET
         | CloneFlags::CLONE_NEWIPC
         | CloneFlags::CLONE_NEWUTS;
@@ -130,6 +136,11 @@ pub(crate) fn enter_namespaces() -> io::Result<BTreeSet<Weakness>> {
         .partition(|(_, file, _)| Path::new(file).exists());
     nix::sched::unshare(there.into_iter().fold(needed, |all, (flag, ..)| all | flag))?;
     Ok(missing.into_iter().map(|(.., weakness)| weakness).collect())
+}
+
+/// Lets the next child be process 1 of a new namespace.
+pub(crate) fn enter_process_namespace() -> io::Result<()> {
+    Ok(nix::sched::unshare(CloneFlags::CLONE_NEWPID)?)
 }
 
 /// Moves the clocks of a time namespace that no process is in yet.

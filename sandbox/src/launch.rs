@@ -224,6 +224,14 @@ fn finish(
                     source: io::Error::from_raw_os_error(*errno),
                 });
             }
+            // Whatever the program did then, it did not see what was asked for.
+            Report::Unsupervised { what, errno } if killed.is_none() => {
+                return Err(SandboxError::Supervision {
+                    what: what.clone(),
+                    source: io::Error::from_raw_os_error(*errno),
+                });
+            }
+            Report::Unsupervised { .. } => {}
             Report::Needed(missing) => {
                 failure.get_or_insert(SandboxError::Weaker { missing: *missing });
             }

@@ -9,6 +9,7 @@
 //! parent (any program, any threads)
 //!   └─ server: the same executable, started again, single-threaded; one for all runs
 //!        └─ monitor: enters the namespaces; holds the life line
+//!             ├─ supervisor, if asked for: answers calls in the kernel's place
 //!             └─ init: PID 1 in them; builds the tree, drops every privilege, reaps
 //!                  └─ builder: limits, Landlock, seccomp, tries every lock, execve
 //! ```
@@ -24,8 +25,9 @@
 //! | `identity` | users, namespaces, capabilities, limits |
 //! | `landlock`, `seccomp`, `table` | what may be written, and which system calls may be made |
 //! | [`lock`] | tries from inside that everything is closed |
-//! | `sys` | the system calls that no library wraps: the crate's only `unsafe` code |
-//! | `child` | server, monitor and init |
+//! | [`supervise`] | answers in the kernel's place, where a request varies what it says |
+//! | `sys` | the system calls that no library wraps: here and in `supervise` is the only `unsafe` code |
+//! | `child` | server, monitor and init, and the supervisor's start and end |
 //! | [`launch`], `server`, `run`, `terminal` | the parent: starts, reads the log, waits until all is dead |
 //! | [`outcome`], [`error`] | how a run ended, or why there was none |
 //! | [`features`], `trial` | tries what the host allows |
@@ -49,6 +51,7 @@ mod run;
 mod seccomp;
 mod server;
 pub mod step;
+pub mod supervise;
 mod sys;
 mod table;
 mod terminal;
@@ -67,5 +70,6 @@ pub use plan::{Caller, Power, steps};
 pub use request::{
     Access, Clocks, Limits, Machine, Node, Release, SandboxRequest, Stdin, Terminal, Weakness,
 };
-pub use step::{Resource, Step};
+pub use step::{Entry, Resource, Step};
+pub use supervise::{DirectoryOrder, KernelName, Supervision};
 pub use validate::RequestError;

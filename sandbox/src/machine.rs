@@ -63,8 +63,22 @@ pub(crate) fn steps(request: &SandboxRequest, processors: usize) -> Vec<Step> {
         return steps;
     }
     steps.extend(TELLTALE.into_iter().map(|path| mask(path, true)));
-    let processors = request.cores.as_ref().map_or(processors, BTreeSet::len);
-    let memory = request.limits.memory_bytes.unwrap_or(TOLD_MEMORY_BYTES);
+    // What a supervisor tells is told here too.
+    let supervision = request.supervision.clone().unwrap_or_default();
+    let granted = request.cores.as_ref().map_or(processors, BTreeSet::len);
+    let processors = supervision
+        .cores
+        .map_or(granted, |cores| usize::from(cores.get()));
+    let memory = supervision
+        .memory_bytes
+        .or(request.limits.memory_bytes)
+        .unwrap_or(TOLD_MEMORY_BYTES);
+    let names = supervision.kernel.map(|kernel| {
+        [
+            ("sys/kernel/osrelease", format!("{}\n", kernel.release)),
+            ("sys/kernel/version", format!("{}\n", kernel.version)),
+        ]
+    });
     for (path, content) in [
         ("cpuinfo", cpuinfo(processors)),
         ("loadavg", "0.00 0.00 0.00 1/1 1\n".to_owned()),
@@ -75,7 +89,10 @@ pub(crate) fn steps(request: &SandboxRequest, processors: usize) -> Vec<Step> {
             "00000000-0000-0000-0000-000000000000\n".to_owned(),
         ),
         ("uptime", "0.00 0.00\n".to_owned()),
-    ] {
+    ]
+    .into_iter()
+    .chain(names.into_iter().flatten())
+    {
         steps.push(Step::Cover {
             path: path.to_owned(),
             content: content.into_bytes(),

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use crate::machine;
 use crate::request::{Access, Clocks, Node, Release, SandboxRequest, Stdin, Weakness};
-use crate::step::{Resource, Step};
+use crate::step::{Entry, Resource, Step};
 
 /// Who asks, as far as the steps depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,7 +165,14 @@ fn enter(request: &SandboxRequest) -> Vec<Step> {
         .into_iter()
         .filter(|weakness| request.weak.contains(weakness))
         .collect();
-    let mut steps = vec![Step::EnterNamespaces { optional }];
+    let processes = match request.supervision {
+        None => Entry::Now,
+        Some(_) => Entry::Later,
+    };
+    let mut steps = vec![Step::EnterNamespaces {
+        optional,
+        processes,
+    }];
     if request.clocks != Clocks::default() {
         steps.push(Step::ShiftClocks(request.clocks));
     }
@@ -175,8 +182,17 @@ fn enter(request: &SandboxRequest) -> Vec<Step> {
             gid: request.gid,
         },
         Step::FollowServer,
-        Step::StartInit,
     ]);
+    if let Some(supervision) = &request.supervision {
+        steps.extend([
+            Step::StartSupervisor {
+                supervision: supervision.clone(),
+                processors: request.cores.clone(),
+            },
+            Step::EnterProcessNamespace,
+        ]);
+    }
+    steps.push(Step::StartInit);
     steps
 }
 
@@ -280,6 +296,8 @@ fn builder(request: &SandboxRequest) -> Vec<Step> {
             read_only: read_only(request),
         },
     ]);
+    // After the locks, which must be tried as the kernel answers.
+    steps.extend(request.supervision.clone().map(Step::HandOver));
     // Last, since the steps before need memory too.
     steps.extend(limits.memory_bytes.map(|value| Step::Limit {
         resource: Resource::MemoryBytes,
@@ -340,6 +358,7 @@ fn read_only(request: &SandboxRequest) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::supervise::Supervision;
 
     fn caller(power: Power) -> Caller {
         Caller {
@@ -365,6 +384,42 @@ mod tests {
         }
         let root = steps(&request, caller(Power::Root));
         assert_eq!(root[5], Step::LeaveRoot { optional: false });
+    }
+
+    #[test]
+    fn a_supervisor_starts_outside_and_is_called_last() {
+        let mut request = SandboxRequest::new(vec!["/bin/true".to_owned()]);
+        let plain = steps(&request, caller(Power::Ordinary));
+        let supervision = Supervision {
+            random_seed: Some([1; 32]),
+            ..Supervision::default()
+        };
+        request.supervision = Some(supervision.clone());
+        let mut supervised = steps(&request, caller(Power::Ordinary));
+        let at = |wanted: &dyn Fn(&Step) -> bool| supervised.iter().position(wanted).unwrap();
+        let start = at(&|step| matches!(step, Step::StartSupervisor { .. }));
+        let mapped = at(&|step| matches!(step, Step::MapIds { .. }));
+        let entered = at(&|step| *step == Step::EnterProcessNamespace);
+        assert!(mapped < start && start < entered);
+        assert_eq!(supervised[entered + 1], Step::StartInit);
+        let called = at(&|step| *step == Step::HandOver(supervision.clone()));
+        assert!(matches!(supervised[called - 1], Step::CheckLocks { .. }));
+        assert!(matches!(supervised[called + 1], Step::Execute { .. }));
+        assert_eq!(
+            supervised[start].to_string(),
+            "start a supervisor of random bytes"
+        );
+        // Without one, the plan is the same without these.
+        supervised.retain(|step| {
+            !matches!(
+                step,
+                Step::StartSupervisor { .. } | Step::EnterProcessNamespace | Step::HandOver(_)
+            )
+        });
+        if let Some(Step::EnterNamespaces { processes, .. }) = supervised.first_mut() {
+            assert_eq!(std::mem::replace(processes, Entry::Now), Entry::Later);
+        }
+        assert_eq!(supervised, plain);
     }
 
     #[test]

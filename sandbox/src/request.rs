@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::supervise::Supervision;
+
 /// Everything a run may observe and use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SandboxRequest {
@@ -49,6 +51,8 @@ pub struct SandboxRequest {
     pub weak: BTreeSet<Weakness>,
     /// When and where the run is stopped.
     pub limits: Limits,
+    /// What a supervisor answers in the kernel's place; `None` starts none.
+    pub supervision: Option<Supervision>,
 }
 
 /// Something in the sandbox's file tree.
@@ -242,6 +246,7 @@ impl SandboxRequest {
             machine: Machine::default(),
             weak: BTreeSet::new(),
             limits: Limits::default(),
+            supervision: None,
         }
     }
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::request::{Access, Clocks, Terminal, Weakness};
+use crate::supervise::Supervision;
 
 /// One thing that is done before the program runs.
 ///
@@ -41,6 +42,8 @@ pub enum Step {
     EnterNamespaces {
         /// Kinds to go without where the kernel does not have them.
         optional: BTreeSet<Weakness>,
+        /// When the namespace of processes is entered.
+        processes: Entry,
     },
     /// Move the clocks of the new time namespace.
     ShiftClocks(Clocks),
@@ -54,6 +57,16 @@ pub enum Step {
     /// Die when the server dies; the kernel forgets this at each change of ids, so it comes
     /// after the last.
     FollowServer,
+    /// Start the supervisor, which answers system calls in the kernel's place. It is in
+    /// every namespace but that of processes, and dies with the monitor.
+    StartSupervisor {
+        /// What it answers.
+        supervision: Supervision,
+        /// Processors that may be used inside; `None` leaves the caller's.
+        processors: Option<BTreeSet<usize>>,
+    },
+    /// Enter the namespace of processes that was put off.
+    EnterProcessNamespace,
     /// Start init, process 1 inside. It dies with the monitor.
     StartInit,
     /// Let the next process have this number.
@@ -181,6 +194,8 @@ pub enum Step {
         /// Mounts that must be read-only.
         read_only: Vec<String>,
     },
+    /// Install the filter that asks the supervisor, and hand over what it is asked by.
+    HandOver(Supervision),
     /// Become the program.
     Execute {
         /// The program and its arguments.
@@ -188,6 +203,15 @@ pub enum Step {
         /// `NAME=value`, sorted by name.
         environment: Vec<String>,
     },
+}
+
+/// When a namespace is entered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Entry {
+    /// With the others.
+    Now,
+    /// By a step of its own, so that a process can be started outside first.
+    Later,
 }
 
 /// Something that the kernel limits for each process.
@@ -242,6 +266,10 @@ impl fmt::Display for Step {
             ),
             Self::MapIds { uid, gid } => write!(f, "become user {uid} and group {gid}"),
             Self::FollowServer => write!(f, "follow the server"),
+            Self::StartSupervisor { supervision, .. } => {
+                write!(f, "start a supervisor of {supervision}")
+            }
+            Self::EnterProcessNamespace => write!(f, "enter a new namespace of processes"),
             Self::StartInit => write!(f, "start init"),
             Self::NextPid(pid) => write!(f, "let the next process be {pid}"),
             Self::MakeMountsPrivate => write!(f, "make mounts private"),
@@ -303,6 +331,7 @@ impl fmt::Display for Step {
             Self::CheckLocks { read_only } => {
                 write!(f, "check every lock and {} inputs", read_only.len())
             }
+            Self::HandOver(_) => write!(f, "call the supervisor"),
             Self::Execute { command, .. } => write!(
                 f,
                 "execute `{}`",

@@ -1,4 +1,5 @@
-//! The system calls that no library wraps safely: the only `unsafe` code of kiln.
+//! The system calls that no library wraps safely: with those of the supervisor, the only
+//! `unsafe` code of kiln.
 #![allow(unsafe_code)]
 
 use std::ffi::CString;

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::request::{Node, SandboxRequest, Stdin};
+use crate::supervise::Supervision;
 
 /// A request that is refused before anything is created.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -44,6 +46,12 @@ pub enum RequestError {
     /// A terminal and another standard input at once.
     #[error("a program on a terminal has no other standard input")]
     TerminalInput,
+    /// What `uname` is to say of the kernel, if empty, longer than 64 bytes, or with NUL.
+    #[error("`{0}` is not a kernel's release or version")]
+    KernelName(String),
+    /// A clock that is more than a century ahead.
+    #[error("a clock cannot be {0:?} ahead, only a century")]
+    Ahead(Duration),
 }
 
 /// Paths that the sandbox provides itself.
@@ -120,7 +128,9 @@ impl SandboxRequest {
         if self.terminal.is_some() && self.stdin != Stdin::Null {
             return Err(RequestError::TerminalInput);
         }
-        Ok(())
+        self.supervision
+            .as_ref()
+            .map_or(Ok(()), Supervision::validate)
     }
 
     /// Refuses nodes that overlap, in time that grows as their number does.

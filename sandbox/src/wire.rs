@@ -31,6 +31,8 @@ pub(crate) enum Report {
     Failed { step: String, errno: i32 },
     /// The host does not permit a step, with the system's error number.
     Forbidden { step: String, errno: i32 },
+    /// The supervisor could not do its part, with the system's error number.
+    Unsupervised { what: String, errno: i32 },
     /// The program exited.
     Exited(i32),
     /// The program was killed.
@@ -55,13 +57,13 @@ pub(crate) struct Used {
     pub written_bytes: u64,
 }
 
-/// Descriptors of one run: life line, status, log.
+/// The most descriptors of one message: life line, status and log of a run.
 const DESCRIPTORS: usize = 3;
 
-/// Sends the descriptors of one run.
-pub(crate) fn send_descriptors(
+/// Sends descriptors, at most [`DESCRIPTORS`] of them.
+pub(crate) fn send_descriptors<const COUNT: usize>(
     socket: &OwnedFd,
-    descriptors: [BorrowedFd<'_>; DESCRIPTORS],
+    descriptors: [BorrowedFd<'_>; COUNT],
 ) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
@@ -77,8 +79,10 @@ pub(crate) fn send_descriptors(
     Ok(())
 }
 
-/// Receives the descriptors of one run; `None` when the other end is closed.
-pub(crate) fn receive_descriptors(socket: &OwnedFd) -> io::Result<Option<[OwnedFd; DESCRIPTORS]>> {
+/// Receives descriptors; `None` when the other end is closed.
+pub(crate) fn receive_descriptors<const COUNT: usize>(
+    socket: &OwnedFd,
+) -> io::Result<Option<[OwnedFd; COUNT]>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut byte = [0];
