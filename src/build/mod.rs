@@ -10,11 +10,12 @@ mod outputs;
 mod shell;
 mod world;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use kiln_sandbox::{Cancel, End, Launcher, SandboxError};
+use kiln_sandbox::{Cancel, End, Launcher, SandboxError, Weakness};
 
 use crate::action::{Action, ActionKind, scratch_path};
 use crate::derivation::Limits;
@@ -217,6 +218,7 @@ impl Builder<'_> {
             name: action.name.to_string(),
             source,
         })?;
+        tell_missing(&outcome.missing);
         let succeeded = outcome.end == End::Exited(0);
         let record = BuildRecord {
             action: digest,
@@ -259,6 +261,18 @@ impl Builder<'_> {
             record,
             _scratch: scratch,
         })
+    }
+}
+
+/// Tells once which layers of the sandbox this host lacks.
+fn tell_missing(missing: &BTreeSet<Weakness>) {
+    static TOLD: AtomicBool = AtomicBool::new(false);
+    if !missing.is_empty() && !TOLD.swap(true, Ordering::Relaxed) {
+        let layers: Vec<String> = missing.iter().map(ToString::to_string).collect();
+        tracing::warn!(
+            "this host lacks {}: builds run without",
+            layers.join(" and ")
+        );
     }
 }
 
