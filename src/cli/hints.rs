@@ -12,6 +12,7 @@ use crate::plan::Step;
 use crate::projection::ProjectionError;
 use crate::realise::RealiseError;
 use crate::store::StoreError;
+use crate::tree::TreeError;
 
 use kiln_sandbox::{End, SandboxError};
 
@@ -26,6 +27,17 @@ pub(super) fn store(error: &StoreError) -> Failure {
             ))
             .into(),
         _ if error.is_disk_full() => full(problem).into(),
+        _ if error.is_corrupt() => problem.hint(NO_DATABASE).into(),
+        StoreError::NoDatabase(_) => problem.hint(NO_DATABASE).into(),
+        StoreError::ReadOnly(_) | StoreError::Older { .. } => problem
+            .hint("make the directory writable, or choose another with `--store DIR`")
+            .into(),
+        StoreError::Listing { .. } => problem.hint(VERIFY).into(),
+        StoreError::Tree(TreeError::Access { source, .. })
+            if source.kind() == std::io::ErrorKind::NotFound =>
+        {
+            problem.hint(VERIFY).into()
+        }
         StoreError::Access { source, .. }
             if matches!(
                 source.kind(),
@@ -48,6 +60,13 @@ pub(super) fn store(error: &StoreError) -> Failure {
         _ => problem.into(),
     }
 }
+
+/// What helps against a damaged object.
+const VERIFY: &str = "`kiln store verify --repair` mends what can be mended";
+
+/// What helps against a database that is lost.
+const NO_DATABASE: &str =
+    "put back a copy of `kiln.db`, or move the store away: what was built can be built again";
 
 fn full(problem: Problem) -> Problem {
     problem.hint("free some space, or move the store with `--store DIR`; what was finished is kept")

@@ -58,8 +58,9 @@ impl Problem {
         let mut cause = error.source();
         while let Some(error) = cause {
             let text = error.to_string();
-            // A transparent error says what its cause says.
-            if problem.because.last() != Some(&text) && problem.message != text {
+            // A transparent error says what its cause says, SQLite's with a number.
+            let said = problem.because.last();
+            if !said.is_some_and(|said| text.ends_with(said.as_str())) && problem.message != text {
                 problem.because.push(text);
             }
             cause = error.source();

@@ -259,7 +259,14 @@ pub fn collect(
         .iter()
         .map(|(path, _)| path.clone())
         .collect();
-    let objects = store.remove_objects(&victims, goes_on)?;
+    let objects = match store.remove_objects(&victims, goes_on) {
+        // A removal needs a little room itself.
+        Err(error) if error.is_disk_full() => {
+            store.sweep_pool()?;
+            store.remove_objects(&victims, goes_on)?
+        }
+        other => other?,
+    };
     let (pool, caches) = (store.sweep_pool()?, store.sweep_caches()?);
     Ok(Swept {
         objects,

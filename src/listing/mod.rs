@@ -47,7 +47,7 @@ pub enum ListingError {
         parent: RelPath,
     },
     /// A directory message that the tree needs is not there.
-    #[error("the directory `{path}` (`{digest}`) is missing")]
+    #[error("the directory `/{path}` (`{digest}`) is missing")]
     Missing {
         /// Where in the tree; empty at the root.
         path: String,
@@ -55,7 +55,7 @@ pub enum ListingError {
         digest: TreeDigest,
     },
     /// A directory message that is not canonical, or whose digest is another.
-    #[error("the directory `{path}` is damaged")]
+    #[error("the directory `/{path}` is damaged")]
     Damaged {
         /// Where in the tree; empty at the root.
         path: String,
@@ -199,7 +199,7 @@ impl Listing {
         bytes: &[u8],
         most: usize,
     ) -> Result<Self, ListingError> {
-        let mut messages = BTreeMap::new();
+        let mut messages: BTreeMap<[u8; 32], &[u8]> = BTreeMap::new();
         let mut rest = bytes;
         while let Some((length, after)) = rest.split_first_chunk::<4>() {
             let length = usize::try_from(u32::from_le_bytes(*length)).unwrap_or(usize::MAX);
@@ -210,9 +210,13 @@ impl Listing {
             messages.insert(*blake3::hash(message).as_bytes(), message);
             rest = after;
         }
-        let lookup =
-            |digest: TreeDigest| Ok(messages.get(digest.as_bytes()).map(|bytes| bytes.to_vec()));
-        Self::decode_bounded(root, lookup, most)
+        // Counted before any is made: each directory once, however often it is used.
+        if most < usize::MAX && count(root, &messages, &mut BTreeMap::new(), "")? > most {
+            return Err(ListingError::TooLarge(most));
+        }
+        Self::decode(root, |digest| {
+            Ok(messages.get(digest.as_bytes()).map(|bytes| bytes.to_vec()))
+        })
     }
 
     /// Reads a tree from its `Directory` messages.
@@ -224,15 +228,7 @@ impl Listing {
     /// lookup's own error passes through.
     pub fn decode<E: From<ListingError>>(
         root: TreeDigest,
-        lookup: impl FnMut(TreeDigest) -> Result<Option<Vec<u8>>, E>,
-    ) -> Result<Self, E> {
-        Self::decode_bounded(root, lookup, usize::MAX)
-    }
-
-    fn decode_bounded<E: From<ListingError>>(
-        root: TreeDigest,
         mut lookup: impl FnMut(TreeDigest) -> Result<Option<Vec<u8>>, E>,
-        most: usize,
     ) -> Result<Self, E> {
         let mut entries = BTreeMap::new();
         let mut pending: Vec<(Option<RelPath>, TreeDigest)> = vec![(None, root)];
@@ -242,11 +238,7 @@ impl Listing {
                 .as_ref()
                 .is_some_and(|path| path.components().count() > MAX_DEPTH)
             {
-                return Err(ListingError::Path(PathError::NotRelative {
-                    path: shown(),
-                    reason: "it is nested more than 64 deep",
-                })
-                .into());
+                return Err(too_deep(shown()).into());
             }
             let bytes = lookup(digest)?.ok_or_else(|| ListingError::Missing {
                 path: shown(),
@@ -263,11 +255,6 @@ impl Listing {
                     source,
                 }
                 .into());
-            }
-            let count =
-                directory.files.len() + directory.symlinks.len() + directory.directories.len();
-            if entries.len() + count > most {
-                return Err(ListingError::TooLarge(most).into());
             }
             let child = |name: &str| -> Result<RelPath, ListingError> {
                 Ok(match &at {
@@ -306,6 +293,43 @@ impl Listing {
         }
         Ok(Self { entries })
     }
+}
+
+/// Counts the entries of a directory and of all below it, each directory once. What is
+/// missing or damaged has none, which is told when it is read.
+///
+/// # Errors
+/// [`ListingError::Path`] where it is too deep.
+fn count(
+    directory: TreeDigest,
+    messages: &BTreeMap<[u8; 32], &[u8]>,
+    counted: &mut BTreeMap<TreeDigest, usize>,
+    at: &str,
+) -> Result<usize, ListingError> {
+    if let Some(count) = counted.get(&directory) {
+        return Ok(*count);
+    }
+    if at.matches('/').count() > MAX_DEPTH {
+        return Err(too_deep(at.trim_start_matches('/').to_owned()));
+    }
+    let message = messages.get(directory.as_bytes());
+    let Some(Ok(found)) = message.map(|bytes| Directory::decode(bytes)) else {
+        return Ok(0);
+    };
+    let mut total = found.files.len() + found.symlinks.len() + found.directories.len();
+    for (name, node) in &found.directories {
+        let below = count(node.digest, messages, counted, &format!("{at}/{name}"))?;
+        total = total.saturating_add(below);
+    }
+    counted.insert(directory, total);
+    Ok(total)
+}
+
+fn too_deep(path: String) -> ListingError {
+    ListingError::Path(PathError::NotRelative {
+        path,
+        reason: "it is nested more than 64 deep",
+    })
 }
 
 /// A tree's `Directory` messages.

@@ -68,13 +68,18 @@ pub fn plan(
     additions: &[Addition],
     candidates: &BTreeSet<StorePath>,
 ) -> Result<Vec<ObjectPlan>, StoreError> {
-    let wanted = Wanted::new(
-        candidates,
-        additions.iter().filter_map(|a| a.scratch.as_ref()),
-    );
+    let scratch = additions.iter().filter_map(|a| a.scratch.as_ref());
+    plan_wanted(additions, &Wanted::new(candidates, scratch))
+}
+
+/// As [`plan`], with what is looked for: the candidates, and each addition's scratch path.
+pub(super) fn plan_wanted(
+    additions: &[Addition],
+    wanted: &Wanted,
+) -> Result<Vec<ObjectPlan>, StoreError> {
     let mut scans = Vec::new();
     for addition in additions {
-        let scanned = scan_addition(addition, &wanted).map_err(|source| StoreError::Addition {
+        let scanned = scan_addition(addition, wanted).map_err(|source| StoreError::Addition {
             name: addition.name.clone(),
             source,
         })?;

@@ -1,10 +1,15 @@
 //! Opening and migrating the database.
 
+use std::ffi::OsStr;
 use std::io::Read as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
+use rusqlite::{
+    Connection, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior, params,
+};
+use rustix::io::Errno;
 
 use super::{StoreError, crash, lock};
 use crate::hash::TreeDigest;
@@ -24,6 +29,9 @@ const MIGRATIONS: [Migration; 2] = [
     ),
 ];
 
+/// Prepared statements that are kept.
+const STATEMENTS: usize = 64;
+
 /// How long a writer waits for another process's transaction.
 const BUSY: Duration = Duration::from_secs(60);
 
@@ -38,6 +46,10 @@ pub(super) fn open(root: &Path) -> Result<Connection, StoreError> {
         path: path.clone(),
         source,
     };
+    let is_empty = std::fs::metadata(&path).map_or(0, |found| found.len()) == 0;
+    if is_empty && has_objects(root) {
+        return Err(StoreError::NoDatabase(root.to_owned()));
+    }
     // Turning the write-ahead log on does not wait for others who do the same.
     let alone = if has_write_ahead_log(&path) {
         None
@@ -56,20 +68,105 @@ pub(super) fn open(root: &Path) -> Result<Connection, StoreError> {
     if alone.is_some() {
         crash::point("database: made");
     }
-    connection.set_prepared_statement_cache_capacity(64);
-    let known = u32::try_from(MIGRATIONS.len()).expect("a handful of migrations");
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
     let found = version(&connection).map_err(failed)?;
+    let known = newest();
     if found > known {
-        return Err(StoreError::Newer {
-            path: root.to_owned(),
-            found,
-            known,
-        });
+        return Err(newer(root, found));
+    }
+    if found == 0 && has_objects(root) {
+        return Err(StoreError::NoDatabase(root.to_owned()));
     }
     if found < known {
         migrate(&mut connection).map_err(failed)?;
     }
     Ok(connection)
+}
+
+/// Returns whether there is a store that this process may not, or cannot, write.
+pub(super) fn is_read_only(root: &Path) -> bool {
+    use rustix::fs::{Access, access};
+    let database = path(root);
+    database.exists()
+        && [root, &database].iter().any(|path| {
+            let denied = access(*path, Access::WRITE_OK);
+            matches!(denied, Err(Errno::ROFS | Errno::ACCESS | Errno::PERM))
+        })
+}
+
+/// Opens a database that cannot be written. SQLite would make files beside it to share
+/// its write-ahead log (<https://www.sqlite.org/wal.html#readonly>).
+pub(super) fn open_read_only(root: &Path) -> Result<Connection, StoreError> {
+    let path = path(root);
+    let failed = |source| StoreError::Database {
+        path: path.clone(),
+        source,
+    };
+    let beside = |suffix: &str| {
+        let name = format!("kiln.db-{suffix}");
+        std::fs::metadata(root.join(name)).is_ok_and(|found| found.len() > 0)
+    };
+    let (alone, how) = match (beside("wal"), beside("shm")) {
+        // It was closed, and is whole.
+        (false, _) => (false, "&immutable=1"),
+        // It is open elsewhere.
+        (true, true) => (false, ""),
+        // Nobody has it open, and who had it last did not end it.
+        (true, false) => (true, "&vfs=unix-none"),
+    };
+    let mut uri = b"file:".to_vec();
+    for byte in path.as_os_str().as_bytes() {
+        if byte.is_ascii_alphanumeric() || b"/-_.".contains(byte) {
+            uri.push(*byte);
+        } else {
+            uri.extend(format!("%{byte:02x}").bytes());
+        }
+    }
+    uri.extend(format!("?mode=ro{how}").bytes());
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+        | OpenFlags::SQLITE_OPEN_URI
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(OsStr::from_bytes(&uri), flags).map_err(failed)?;
+    connection.busy_timeout(BUSY).map_err(failed)?;
+    if alone {
+        connection
+            .pragma_update(None, "locking_mode", "EXCLUSIVE")
+            .map_err(failed)?;
+    }
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    let (found, known) = (version(&connection).map_err(failed)?, newest());
+    if found > known {
+        return Err(newer(root, found));
+    }
+    if found < known {
+        return Err(StoreError::Older {
+            path: root.to_owned(),
+            found,
+            known,
+        });
+    }
+    Ok(connection)
+}
+
+fn newest() -> u32 {
+    u32::try_from(MIGRATIONS.len()).expect("a handful of migrations")
+}
+
+fn newer(root: &Path, found: u32) -> StoreError {
+    StoreError::Newer {
+        path: root.to_owned(),
+        found,
+        known: newest(),
+    }
+}
+
+/// Returns whether a store has objects, and not just some that were brought before the
+/// machine stopped and their database with them.
+fn has_objects(root: &Path) -> bool {
+    let unsynced = std::fs::metadata(root.join("locks").join("unsynced"));
+    let objects = std::fs::read_dir(root.join("store"));
+    unsynced.map_or(0, |unsynced| unsynced.len()) == 0
+        && objects.is_ok_and(|mut objects| objects.next().is_some())
 }
 
 /// Returns whether a database file says, in its header, that it is in WAL mode already

@@ -2,30 +2,41 @@
 //! does not have the content yet.
 
 use std::collections::BTreeSet;
+use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
-use super::pool::copy_checked;
+use super::pool::{copy_checked, remove_if_unused};
 use super::{ObjectPlan, Store, StoreError, crash};
 use crate::hash::object::SelfReferences;
 use crate::hash::{BlobDigest, ObjectName, StorePath};
 use crate::listing::Entry;
 use crate::tree::TreeRoot;
 use crate::tree::references::Wanted;
-use crate::tree::scan::{Scan, hash_stream, scan_files, with_block};
+use crate::tree::scan::{Scan, hash_stream, scan_files, scan_one, with_block};
 
 /// Files up to this size are written from the block that was hashed, so that they are
 /// read once; larger ones are read again when it is known that the pool lacks them.
 const ONE_BLOCK: u64 = 1 << 20;
 
+/// A file that was read.
+struct Taken {
+    digest: BlobDigest,
+    length: u64,
+    /// Whether the pool did not have its content.
+    new: bool,
+}
+
 impl Store {
-    /// Adds a copy of a tree from outside the store, and returns its path. References to
-    /// any object of the store count.
+    /// Adds a copy of a tree or a file from outside the store, and returns its path. A file
+    /// becomes the only entry of the object. References to any object of the store count.
     ///
     /// # Errors
     /// [`StoreError::Addition`] for what no object can hold or what changes while it is
-    /// read, [`StoreError::Access`], [`StoreError::Database`].
+    /// read, [`StoreError::Access`], [`StoreError::Database`]. What was brought goes.
     pub fn add_copy(&self, from: &Path, name: &ObjectName) -> Result<StorePath, StoreError> {
         let candidates: BTreeSet<StorePath> = self
             .query("SELECT path FROM objects", [], |row| {
@@ -35,6 +46,22 @@ impl Store {
             .map(|base| StorePath::from_base_name(base))
             .collect::<Result<_, _>>()?;
         let _writing = self.writing()?;
+        let brought = Mutex::new(Vec::new());
+        let added = self.copy_in(from, name, &candidates, &brought);
+        if added.is_err() {
+            let brought = brought.into_inner().unwrap_or_else(PoisonError::into_inner);
+            brought.iter().try_for_each(|blob| remove_if_unused(blob))?;
+        }
+        added
+    }
+
+    fn copy_in(
+        &self,
+        from: &Path,
+        name: &ObjectName,
+        candidates: &BTreeSet<StorePath>,
+        brought: &Mutex<Vec<PathBuf>>,
+    ) -> Result<StorePath, StoreError> {
         let scratch = self.scratch()?;
         let parts = scratch.path().join("parts");
         std::fs::create_dir(&parts)
@@ -43,12 +70,37 @@ impl Store {
             name: name.clone(),
             source,
         };
-        let root = TreeRoot::open(from).map_err(failed)?;
-        let wanted = Wanted::new(&candidates, []);
-        let scan = scan_files(&root, &wanted, &|file, executable, search| {
-            self.take(file, executable, &parts, search)
-        })
-        .map_err(failed)?;
+        let wanted = Wanted::new(candidates, []);
+        let read = |file: &mut File, executable, search: &mut dyn FnMut(&[u8])| {
+            let taken = self.take(file, executable, &parts, search)?;
+            if taken.new {
+                let blob = self.blob_path(taken.digest, executable);
+                brought
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(blob);
+            }
+            Ok((taken.digest, taken.length))
+        };
+        let (root, scan) = match (from.is_dir(), from.parent(), from.file_name()) {
+            (false, Some(parent), Some(own)) => {
+                let parent = if parent == Path::new("") {
+                    Path::new(".")
+                } else {
+                    parent
+                };
+                let root = TreeRoot::open(parent).map_err(failed)?;
+                // A path of the system has no NUL.
+                let own = CString::new(own.as_bytes()).unwrap_or_default();
+                let scan = scan_one(&root, &own, &wanted, &read).map_err(failed)?;
+                (root, scan)
+            }
+            _ => {
+                let root = TreeRoot::open(from).map_err(failed)?;
+                let scan = scan_files(&root, &wanted, &read).map_err(failed)?;
+                (root, scan)
+            }
+        };
         crash::point("add: content taken");
         self.enter(&root, scan, name, &scratch.path().join("tree"))
     }
@@ -60,7 +112,7 @@ impl Store {
         executable: bool,
         parts: &Path,
         search: &mut dyn FnMut(&[u8]),
-    ) -> io::Result<(BlobDigest, u64)> {
+    ) -> io::Result<Taken> {
         let length = file.metadata()?.len();
         if length < ONE_BLOCK {
             // Hashed, searched and written while it is in the processor's cache.
@@ -70,16 +122,19 @@ impl Store {
             search(bytes);
             Ok(())
         })?;
-        self.put(parts, digest, executable, |to| {
+        let put = self.put(parts, digest, executable, |to| {
             file.seek(SeekFrom::Start(0))?;
             let again = hash_stream(file, |bytes| to.write_all(bytes))?;
             if again == (digest, length) {
                 return Ok(());
             }
             Err(io::Error::other("its content changed while it was read"))
+        });
+        Ok(Taken {
+            digest,
+            length,
+            new: put.map_err(as_io)?,
         })
-        .map_err(io::Error::other)?;
-        Ok((digest, length))
     }
 
     fn take_small(
@@ -88,7 +143,7 @@ impl Store {
         executable: bool,
         parts: &Path,
         search: &mut dyn FnMut(&[u8]),
-    ) -> io::Result<(BlobDigest, u64)> {
+    ) -> io::Result<Taken> {
         with_block(|block| {
             block.clear();
             file.take(ONE_BLOCK).read_to_end(block)?;
@@ -97,9 +152,12 @@ impl Store {
             }
             search(block);
             let digest = BlobDigest::of(block);
-            self.put(parts, digest, executable, |to| to.write_all(block))
-                .map_err(io::Error::other)?;
-            Ok((digest, block.len() as u64))
+            let put = self.put(parts, digest, executable, |to| to.write_all(block));
+            Ok(Taken {
+                digest,
+                length: block.len() as u64,
+                new: put.map_err(as_io)?,
+            })
         })
     }
 
@@ -149,4 +207,13 @@ impl Store {
         self.register(std::slice::from_ref(&plan), None)?;
         Ok(path)
     }
+}
+
+/// Returns an error of the store with the system's kind, which tells a full disk.
+fn as_io(error: StoreError) -> io::Error {
+    let kind = match &error {
+        StoreError::Access { source, .. } => source.kind(),
+        _ => io::ErrorKind::Other,
+    };
+    io::Error::new(kind, error)
 }

@@ -73,7 +73,7 @@ pub struct Looking<'a> {
     /// Rows whose last use was noted long ago.
     stale: Vec<i64>,
     now: i64,
-    _shared: File,
+    _shared: Option<File>,
 }
 
 impl Store {
@@ -95,7 +95,8 @@ impl Store {
 
     /// Leases objects; the caller holds the lock on objects in one way or the other.
     pub(super) fn lease(&self, names: &[String]) -> Result<(), StoreError> {
-        if names.is_empty() {
+        // Where nothing can be noted, nobody is kept from removing it.
+        if names.is_empty() || self.read_only {
             return Ok(());
         }
         let mut lease = self
@@ -187,7 +188,7 @@ impl Looking<'_> {
     /// [`StoreError::Access`] when the lease cannot be written, [`StoreError::Database`].
     pub fn finish(self) -> Result<(), StoreError> {
         self.store.lease(&self.found)?;
-        if self.stale.is_empty() {
+        if self.stale.is_empty() || self.store.read_only {
             return Ok(());
         }
         self.store.in_transaction(|transaction| {

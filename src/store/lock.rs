@@ -57,6 +57,7 @@ impl Store {
         action: ActionDigest,
         waiting: impl FnOnce(),
     ) -> Result<ActionLock, StoreError> {
+        self.must_be_writable()?;
         let path = self.lock_path(&action.to_string());
         let mut waiting = Some(waiting);
         loop {
@@ -91,15 +92,22 @@ impl Store {
     }
 
     /// Keeps objects from being added and removed while it is looked which there are.
-    pub(super) fn looking(&self) -> Result<File, StoreError> {
+    pub(super) fn looking(&self) -> Result<Option<File>, StoreError> {
         let path = self.lock_path("objects");
-        let held = open(path.clone())?;
+        let held = match (self.read_only, File::open(&path)) {
+            (false, _) => open(path.clone())?,
+            (true, Ok(held)) => held,
+            // Nobody has ever changed anything in it.
+            (true, Err(error)) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            (true, Err(source)) => return Err(failed(path, source)),
+        };
         held.lock_shared().map_err(|source| failed(path, source))?;
-        Ok(held)
+        Ok(Some(held))
     }
 
     /// Keeps every other process from looking at which objects there are.
     pub(super) fn changing(&self) -> Result<Changing, StoreError> {
+        self.must_be_writable()?;
         let path = self.lock_path("objects");
         let file = take(path.clone())?;
         let mut changing = Changing { file, path };
@@ -139,6 +147,7 @@ impl Store {
 
     /// Keeps other processes from collecting garbage; `None` if one does.
     pub(super) fn collecting(&self) -> Result<Option<File>, StoreError> {
+        self.must_be_writable()?;
         let path = self.lock_path("collection");
         let held = open(path.clone())?;
         Ok(try_lock(&held, &path)?.then_some(held))

@@ -105,6 +105,22 @@ pub enum StoreError {
         /// The newest schema known.
         known: u32,
     },
+    /// The database was written by an older kiln, and cannot be migrated.
+    #[error("the store `{}` has schema {found}; it cannot be brought to {known}, since it can only be read", path.display())]
+    Older {
+        /// The store's directory.
+        path: PathBuf,
+        /// The schema found.
+        found: u32,
+        /// The schema that is needed.
+        known: u32,
+    },
+    /// There are objects, and no database that knows them.
+    #[error("the store `{}` holds objects, and its database is empty", .0.display())]
+    NoDatabase(PathBuf),
+    /// Something has to be written that can only be read.
+    #[error("the store `{}` can only be read", .0.display())]
+    ReadOnly(PathBuf),
     /// A row that cannot have been written by kiln.
     #[error("the store's database holds a malformed {what}: `{value}`")]
     Malformed {
@@ -159,6 +175,13 @@ impl StoreError {
             _ => false,
         }
     }
+
+    /// Returns whether the database's bytes are not what SQLite wrote.
+    pub fn is_corrupt(&self) -> bool {
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        matches!(self, Self::Database { source, .. }
+            if matches!(source.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase)))
+    }
 }
 
 /// An open store. Any number of processes may have one open at once.
@@ -167,6 +190,8 @@ pub struct Store {
     root: PathBuf,
     database: Mutex<Connection>,
     lease: Mutex<Option<leases::Lease>>,
+    /// Whether it lies where nothing can be written; then it is looked at as it is.
+    read_only: bool,
 }
 
 impl Store {
@@ -180,12 +205,21 @@ impl Store {
 
     /// Opens the store in a directory, creating what is missing, migrating what is old,
     /// removing what dead processes left behind, and checking what may not have reached
-    /// the disk before the machine stopped.
+    /// the disk before the machine stopped. A store that can only be read is opened as it
+    /// is, to be looked at.
     ///
     /// # Errors
-    /// [`StoreError::Access`] when the directory cannot be written,
+    /// [`StoreError::Access`] when there is no store and none can be made,
     /// [`StoreError::Newer`] when it belongs to a newer kiln.
     pub fn open_watched(root: &Path, watch: &dyn Fn(Opening<'_>)) -> Result<Self, StoreError> {
+        if database::is_read_only(root) {
+            return Ok(Self {
+                root: root.to_owned(),
+                database: Mutex::new(database::open_read_only(root)?),
+                lease: Mutex::new(None),
+                read_only: true,
+            });
+        }
         for directory in [
             "store",
             "blobs",
@@ -216,6 +250,7 @@ impl Store {
             root: root.to_owned(),
             database: Mutex::new(database),
             lease: Mutex::new(None),
+            read_only: false,
         };
         scratch::remove_abandoned(&store.root.join("tmp"))?;
         store.mend_if_needed()?;
@@ -259,9 +294,18 @@ impl Store {
     /// Makes a private directory on the store's file system, removed when dropped.
     ///
     /// # Errors
-    /// [`StoreError::Access`] when it cannot be created.
+    /// [`StoreError::Access`] when it cannot be created, [`StoreError::ReadOnly`].
     pub fn scratch(&self) -> Result<Scratch, StoreError> {
+        self.must_be_writable()?;
         Scratch::create(&self.root.join("tmp"))
+    }
+
+    /// Fails where the store can only be read.
+    fn must_be_writable(&self) -> Result<(), StoreError> {
+        if self.read_only {
+            return Err(StoreError::ReadOnly(self.root.clone()));
+        }
+        Ok(())
     }
 
     fn with_database<T>(
@@ -296,6 +340,7 @@ impl Store {
         &self,
         run: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
+        self.must_be_writable()?;
         self.with_database(|connection| {
             transact(connection, run).map_err(|source| self.failed(source))
         })
@@ -306,6 +351,7 @@ impl Store {
         &self,
         run: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
+        self.must_be_writable()?;
         self.with_database(|connection| {
             connection
                 .pragma_update(None, "synchronous", "FULL")

@@ -158,21 +158,21 @@ impl Store {
         Ok(())
     }
 
-    /// Brings content into the pool if it is not there: `write` fills a file that has no
-    /// name there yet.
+    /// Brings content into the pool if it is not there, and returns whether it was not:
+    /// `write` fills a file that has no name there yet.
     pub(super) fn put(
         &self,
         scratch: &Path,
         digest: BlobDigest,
         executable: bool,
         write: impl FnOnce(&mut File) -> std::io::Result<()>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let blob = self.blob_path(digest, executable);
         if blob.exists() {
-            return Ok(());
+            return Ok(false);
         }
         let temporary = scratch.join(format!("{digest}-{:?}", std::thread::current().id()));
-        let failed = |source| access("write", &temporary, source);
+        let failed = |source| access("write", &blob, source);
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let file = openat(CWD, &temporary, flags, Mode::RUSR | Mode::WUSR)
             .map_err(|errno| failed(errno.into()))?;
@@ -205,13 +205,14 @@ impl Store {
         }
     }
 
-    /// Moves a file whose content is known into the pool, or deletes it if that is there.
+    /// Moves a file whose content is known into the pool, or deletes it if that is there;
+    /// returns whether it was not.
     fn put_file(
         &self,
         from: &Path,
         digest: BlobDigest,
         executable: bool,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let blob = self.blob_path(digest, executable);
         let failed = |source| access("move into the pool", from, source);
         let file = File::open(from).map_err(failed)?;
@@ -221,9 +222,9 @@ impl Store {
         match renameat_with(CWD, from, CWD, &blob, RenameFlags::NOREPLACE) {
             Ok(()) => {
                 crash::point("pool: file moved in");
-                Ok(())
+                Ok(true)
             }
-            Err(Errno::EXIST) => std::fs::remove_file(from).map_err(failed),
+            Err(Errno::EXIST) => std::fs::remove_file(from).map(|()| false).map_err(failed),
             Err(errno) => Err(failed(errno.into())),
         }
     }
@@ -256,13 +257,33 @@ fn for_each_entry(
     })
 }
 
+impl Store {
+    /// Takes back what trees brought that did not become objects.
+    pub(super) fn take_back(&self, plans: &[ObjectPlan]) -> Result<(), StoreError> {
+        for plan in plans {
+            crate::tree::remove_tree(&plan.tree)?;
+        }
+        for (_, entry) in plans.iter().flat_map(|plan| plan.listing.iter()) {
+            if let Entry::File {
+                digest, executable, ..
+            } = entry
+            {
+                remove_if_unused(&self.blob_path(*digest, *executable))?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Removes a file of the pool if no object links to it.
 pub(super) fn remove_if_unused(blob: &Path) -> Result<(), StoreError> {
-    let unused = std::fs::symlink_metadata(blob).is_ok_and(|found| found.nlink() == 1);
-    if unused {
-        std::fs::remove_file(blob).map_err(|source| access("remove", blob, source))?;
+    if !std::fs::symlink_metadata(blob).is_ok_and(|found| found.nlink() == 1) {
+        return Ok(());
     }
-    Ok(())
+    match std::fs::remove_file(blob) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other.map_err(|source| access("remove", blob, source)),
+    }
 }
 
 fn make_shard(blob: &Path) -> Result<(), StoreError> {

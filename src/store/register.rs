@@ -121,8 +121,24 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Tree`] or [`StoreError::Access`] when the file system refuses,
-    /// [`StoreError::Database`] when recording fails; the store stays as it was.
+    /// [`StoreError::Database`] when recording fails; the store stays as it was, and the
+    /// trees are gone.
     pub fn register(
+        &self,
+        plans: &[ObjectPlan],
+        production: Option<&Production<'_>>,
+    ) -> Result<(), StoreError> {
+        let registered = self.seal_and_register(plans, production);
+        if registered.is_err() {
+            self.mend_if_needed()
+                .and_then(|()| self.take_back(plans))
+                // The next command mends what this one cannot.
+                .unwrap_or_else(|error| tracing::debug!(%error, "something stays for now"));
+        }
+        registered
+    }
+
+    fn seal_and_register(
         &self,
         plans: &[ObjectPlan],
         production: Option<&Production<'_>>,

@@ -100,7 +100,7 @@ impl Store {
                 let link = PathBuf::from(&name);
                 if self.leads_to(&link, &path) {
                     roots.insert(Root::Link(link), path);
-                } else {
+                } else if !self.read_only {
                     self.remove_root(&name)?;
                 }
             } else {

@@ -201,6 +201,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub fn record_proof(&self, proof: &ProofRecord) -> Result<(), StoreError> {
+        self.must_be_writable()?;
         self.with_database(|connection| {
             connection
                 .execute(

@@ -57,6 +57,7 @@ impl Store {
     /// Notes, on the disk, that content is being brought into the store that is not. To be
     /// called before the lock on objects is taken.
     pub(super) fn writing(&self) -> Result<Writing, StoreError> {
+        self.must_be_writable()?;
         let path = self.unsynced_path();
         let cannot = |source| failed(path.clone(), source);
         let mut file = open(&path)?;

@@ -15,7 +15,8 @@
 //!
 //! Numbers stand least significant byte first. A reader believes nothing: content is
 //! hashed on arrival, names are made anew from what arrived, references are looked for
-//! again. Nothing enters the store before the stream's end.
+//! again, to what is said and to all that came before. Nothing enters the store before
+//! the stream's end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -25,12 +26,13 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, linkat};
 use rustix::io::Errno;
 
-use super::add::{Addition, plan};
+use super::add::{Addition, plan_wanted};
 use super::pool::{access, copy_checked, remove_if_unused};
 use super::{ObjectPlan, Scratch, Store, StoreError, crash};
 use crate::hash::{BlobDigest, RelPath, StorePath, TreeDigest};
 use crate::listing::{Entry, Listing};
-use crate::tree::{TreeRoot, scan};
+use crate::tree::references::digest_text;
+use crate::tree::{TreeRoot, Wanted, scan};
 
 const MAGIC: &[u8] = b"kiln-export-v1\n";
 
@@ -81,6 +83,10 @@ impl<T> Counted<T> {
     }
 
     fn broken(&self, source: io::Error) -> StoreError {
+        let source = match source.kind() {
+            io::ErrorKind::UnexpectedEof => io::Error::new(source.kind(), "it ends too early"),
+            _ => source,
+        };
         StreamError::Broken {
             at: self.at,
             source,
@@ -134,14 +140,19 @@ impl<T: Read> Counted<T> {
 
     /// Reads so many bytes, without believing that so many come.
     fn take_bytes(&mut self, length: u64) -> Result<Vec<u8>, StoreError> {
-        let mut bytes = Vec::new();
-        Read::take(&mut *self, length)
-            .read_to_end(&mut bytes)
-            .map_err(|source| self.broken(source))?;
+        let bytes = self.take_bytes_at_most(length)?;
         if bytes.len() as u64 == length {
             return Ok(bytes);
         }
         Err(self.broken(io::ErrorKind::UnexpectedEof.into()))
+    }
+
+    fn take_bytes_at_most(&mut self, length: u64) -> Result<Vec<u8>, StoreError> {
+        let mut bytes = Vec::new();
+        Read::take(&mut *self, length)
+            .read_to_end(&mut bytes)
+            .map_err(|source| self.broken(source))?;
+        Ok(bytes)
     }
 
     fn take_name(&mut self) -> Result<StorePath, StoreError> {
@@ -249,6 +260,7 @@ impl Store {
             scratch: self.scratch()?,
             brought: Vec::new(),
             known: BTreeMap::new(),
+            wanted: Wanted::default(),
             plans: Vec::new(),
         };
         let result = import
@@ -274,6 +286,8 @@ struct Import<'a, R> {
     /// Content that came, and a file of the working directory that has it: what no object
     /// has yet may be swept from the pool at any time.
     known: BTreeMap<BlobDigest, PathBuf>,
+    /// What an object of the stream may name.
+    wanted: Wanted,
     plans: Vec<ObjectPlan>,
 }
 
@@ -301,6 +315,9 @@ impl<R: Read> Import<'_, R> {
                     if self.from.array()? != wanted {
                         return Err(self.from.wrong("the digest of the whole is another"));
                     }
+                    if !self.from.take_bytes_at_most(1)?.is_empty() {
+                        return Err(self.from.wrong("something follows its end"));
+                    }
                     return Ok(());
                 }
                 [other] => {
@@ -312,6 +329,9 @@ impl<R: Read> Import<'_, R> {
 
     fn read_object(&mut self, seen: &BTreeSet<StorePath>) -> Result<StorePath, StoreError> {
         let path = self.from.take_name()?;
+        if seen.contains(&path) {
+            return Err(self.from.wrong(format!("`{path}` comes twice")));
+        }
         let count = u32::from_le_bytes(self.from.array()?) as usize;
         if count > MAX_OBJECTS {
             return Err(self.from.wrong(format!("`{path}` names {count} objects")));
@@ -324,6 +344,11 @@ impl<R: Read> Import<'_, R> {
                 return Err(self.from.wrong(format!(
                     "`{path}` needs `{target}`, which is neither before it nor in the store"
                 )));
+            }
+            if named.last().is_some_and(|last| *last >= target) {
+                return Err(self
+                    .from
+                    .wrong(format!("what `{path}` names is not sorted")));
             }
             named.insert(target);
         }
@@ -350,11 +375,17 @@ impl<R: Read> Import<'_, R> {
                     })?;
             }
         }
-        if !there && !seen.contains(&path) {
+        if !there {
             let plan = self.plan(&path, &listing, &named)?;
             self.plans.push(plan);
         }
+        self.may_name(&path);
         Ok(path)
+    }
+
+    fn may_name(&mut self, path: &StorePath) {
+        let text = digest_text(path);
+        self.wanted.candidates.insert(text, path.clone());
     }
 
     fn read_listing(&mut self, path: &StorePath) -> Result<Listing, StoreError> {
@@ -374,6 +405,13 @@ impl<R: Read> Import<'_, R> {
                 }
                 self.from.wrong(format!("`{path}`: {text}"))
             })?;
+        // What is accepted is written again as the same bytes.
+        let encoded = listing.encode();
+        if encoded.root.digest != tree || encoded.to_bytes() != messages {
+            return Err(self.from.wrong(format!(
+                "the directories of `{path}` are not in their one form"
+            )));
+        }
         Ok(listing)
     }
 
@@ -397,13 +435,21 @@ impl<R: Read> Import<'_, R> {
             return Ok(());
         }
         let arriving = parts.join("arriving");
-        let mut to =
-            File::create(&arriving).map_err(|source| access("create", &arriving, source))?;
+        let failed = |source| access("write", &blob, source);
+        let mut to = File::create(&arriving).map_err(failed)?;
         let mut limited = Read::take(&mut self.from, size_bytes);
-        let arrived = scan::hash_stream(&mut limited, |bytes| to.write_all(bytes));
-        let (found, length) = match arrived {
-            Ok(arrived) => arrived,
-            Err(source) => return Err(access("write", &arriving, source)),
+        let mut full = None;
+        let arrived = scan::hash_stream(&mut limited, |bytes| {
+            to.write_all(bytes).map_err(|error| {
+                let kind = error.kind();
+                full = Some(error);
+                kind.into()
+            })
+        });
+        let (found, length) = match (arrived, full) {
+            (Ok(arrived), _) => arrived,
+            (Err(_), Some(source)) => return Err(failed(source)),
+            (Err(source), None) => return Err(self.from.broken(source)),
         };
         if length != size_bytes {
             return Err(self.from.broken(io::ErrorKind::UnexpectedEof.into()));
@@ -432,7 +478,7 @@ impl<R: Read> Import<'_, R> {
 
     /// Makes the tree, and names it from what it holds.
     fn plan(
-        &self,
+        &mut self,
         path: &StorePath,
         listing: &Listing,
         named: &BTreeSet<StorePath>,
@@ -449,7 +495,10 @@ impl<R: Read> Import<'_, R> {
             name: path.name().clone(),
             scratch: Some(path.clone()),
         };
-        let mut plans = plan(std::slice::from_ref(&addition), named)?;
+        // Of two with the same content the one that is said counts.
+        named.iter().for_each(|target| self.may_name(target));
+        self.wanted.scratch = BTreeMap::from([(digest_text(path), path.clone())]);
+        let mut plans = plan_wanted(std::slice::from_ref(&addition), &self.wanted)?;
         let found = plans.pop().filter(|plan| plan.path == *path);
         let Some(found) = found else {
             return Err(self
@@ -461,7 +510,7 @@ impl<R: Read> Import<'_, R> {
             .iter()
             .map(|hit| hit.target.clone())
             .collect();
-        if targets != *named {
+        if !targets.is_superset(named) {
             return Err(self
                 .from
                 .wrong(format!("`{path}` does not name what it is said to name")));

@@ -109,6 +109,25 @@ pub fn scan_files(
         .into_par_iter()
         .map(|(path, found)| scan_entry(root, path, found, wanted, read))
         .collect::<Result<_, _>>()?;
+    gather(scanned)
+}
+
+/// As [`scan_files`], of one entry of the root's directory and nothing else in it.
+///
+/// # Errors
+/// As [`scan`].
+pub fn scan_one(
+    root: &TreeRoot,
+    name: &CStr,
+    wanted: &Wanted,
+    read: &FileSink<'_>,
+) -> Result<Scan, TreeError> {
+    let path = child(None, name)?;
+    let found = inspect(root, root.fd(), name, &path)?;
+    gather(vec![scan_entry(root, path, found, wanted, read)?])
+}
+
+fn gather(scanned: Vec<Scanned>) -> Result<Scan, TreeError> {
     let mut entries = BTreeMap::new();
     let mut result = Scan::default();
     for (path, entry, hits) in scanned {

@@ -7,6 +7,8 @@
     missing_docs
 )]
 
+mod bad_input;
+mod bad_store;
 mod build;
 mod collection;
 mod concurrent;

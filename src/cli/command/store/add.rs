@@ -11,9 +11,13 @@ use crate::hash::ObjectName;
 
 pub(super) fn run(session: &Session, from: &Path, name: Option<&str>) -> Result<Answer, Failure> {
     let name = object_name(from, name)?;
+    // What a user names is followed; links in it are not.
+    let found = std::fs::canonicalize(from).map_err(|error| {
+        Problem::new(format!("cannot read `{}`", from.display())).because(error.to_string())
+    })?;
     let path = session
         .store
-        .add_copy(from, &name)
+        .add_copy(&found, &name)
         .map_err(|error| hints::store(&error))?;
     if session.output.json {
         session.output.document(&json!({

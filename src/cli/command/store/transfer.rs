@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::cli::hints;
 use crate::cli::report::{Answer, Failure, Problem};
 use crate::cli::session::Session;
+use crate::store::StoreError;
 
 /// Bytes that are read or written at once.
 const BLOCK: usize = 1 << 18;
@@ -72,7 +73,12 @@ pub(super) fn import(session: &Session, file: Option<&Path>) -> Result<Answer, F
     let added = session
         .store
         .import(BufReader::with_capacity(BLOCK, from))
-        .map_err(|error| hints::store(&error))?;
+        .map_err(|error| match error {
+            StoreError::Stream(_) => Problem::from_error(&error)
+                .hint("nothing of it was taken in; have it exported or copied once more")
+                .into(),
+            _ => hints::store(&error),
+        })?;
     if session.output.json {
         let paths: Vec<String> = added.iter().map(ToString::to_string).collect();
         session.output.document(&json!({ "added": paths }));
