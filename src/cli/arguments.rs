@@ -91,6 +91,26 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Returns whether an interrupt is an end that the command brings about itself: it ends
+    /// builds, or has something to finish or to take back outside the store.
+    pub(super) fn ends_in_order(&self) -> bool {
+        match self {
+            Self::Build(_) | Self::Image(_) | Self::Prove(_) => true,
+            Self::Store { command } => matches!(
+                command,
+                StoreCommand::Gc(_)
+                    | StoreCommand::Verify { repair: true }
+                    | StoreCommand::Export {
+                        output: Some(_),
+                        ..
+                    }
+            ),
+            _ => false,
+        }
+    }
+}
+
 /// Commands on the store.
 #[derive(Debug, Subcommand)]
 pub enum StoreCommand {

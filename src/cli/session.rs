@@ -48,7 +48,10 @@ impl Session {
             .map_err(|error| hints::store(&error))?;
         let cancel = Cancel::new()
             .map_err(|error| Problem::new("cannot start").because(error.to_string()))?;
-        stop_on_signals(&cancel);
+        // Everything else ends at once: what it leaves, the next command removes.
+        if arguments.command.ends_in_order() {
+            stop_on_signals(&cancel);
+        }
         Ok(Self {
             output: *output,
             store,

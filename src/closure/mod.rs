@@ -54,6 +54,41 @@ pub fn shortest_path<'a>(
     Some(chain)
 }
 
+/// Returns the objects of a graph, each after all that it names: of those whose names have
+/// all come, the first by the order of paths is next. What is not in the graph is left out.
+pub fn in_order(graph: &Graph) -> Vec<&StorePath> {
+    let mut missing: BTreeMap<&StorePath, usize> = BTreeMap::new();
+    let mut named_by: BTreeMap<&StorePath, Vec<&StorePath>> = BTreeMap::new();
+    for (path, targets) in graph {
+        let targets: BTreeSet<&StorePath> = targets
+            .iter()
+            .filter(|target| graph.contains_key(*target))
+            .collect();
+        missing.insert(path, targets.len());
+        for target in targets {
+            named_by.entry(target).or_default().push(path);
+        }
+    }
+    let mut ready: BTreeSet<&StorePath> = missing
+        .iter()
+        .filter(|(_, count)| **count == 0)
+        .map(|(path, _)| *path)
+        .collect();
+    let mut order = Vec::new();
+    while let Some(path) = ready.pop_first() {
+        order.push(path);
+        for user in named_by.get(path).into_iter().flatten() {
+            if let Some(count) = missing.get_mut(user) {
+                *count -= 1;
+                if *count == 0 {
+                    ready.insert(user);
+                }
+            }
+        }
+    }
+    order
+}
+
 /// One line of a closure drawn as a tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TreeLine<'a> {
@@ -122,6 +157,13 @@ mod tests {
             [&object(1)]
         );
         assert!(shortest_path(&graph, &object(1), &object(6)).is_none());
+    }
+
+    #[test]
+    fn what_is_named_comes_first_and_otherwise_the_least_path() {
+        let graph = graph(&[(1, &[4, 3]), (2, &[]), (3, &[4]), (4, &[9]), (5, &[2, 2])]);
+        let (in_order, bytes) = (in_order(&graph), [2, 4, 3, 1, 5].map(object));
+        assert_eq!(in_order, bytes.iter().collect::<Vec<_>>());
     }
 
     #[test]

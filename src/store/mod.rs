@@ -33,6 +33,7 @@ mod objects;
 mod pool;
 mod recover;
 mod register;
+mod restore;
 mod roots;
 mod runs;
 mod scratch;

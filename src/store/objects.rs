@@ -194,29 +194,21 @@ impl Store {
         Ok(closure)
     }
 
-    /// Returns a closure with what is named before what names it.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`] or [`StoreError::Malformed`].
-    pub fn closure_in_order(&self, starts: &[StorePath]) -> Result<Vec<StorePath>, StoreError> {
-        // What is named was added first, and so has the smaller row.
-        let rows: Vec<String> = self.query(
-            &format!(
-                "{CLOSURE} SELECT o.path FROM closure c JOIN objects o ON o.id = c.id ORDER BY o.id"
-            ),
-            [names_json(starts)],
-            |row| row.get(0),
-        )?;
-        rows.iter().map(|row| parse_base(row)).collect()
-    }
-
     /// Returns which object of a closure names which, for graph questions.
     ///
     /// # Errors
     /// As [`Store::closure`].
     pub fn reference_graph(&self, start: &StorePath) -> Result<Graph, StoreError> {
+        self.graph_of(std::slice::from_ref(start))
+    }
+
+    /// As [`Store::reference_graph`], of several objects together.
+    ///
+    /// # Errors
+    /// As [`Store::closure`].
+    pub fn graph_of(&self, starts: &[StorePath]) -> Result<Graph, StoreError> {
         let mut graph: Graph = self
-            .closure([start])?
+            .closure(starts)?
             .into_iter()
             .map(|path| (path, Vec::new()))
             .collect();
@@ -225,7 +217,7 @@ impl Store {
                 "{CLOSURE} SELECT o.path, t.path FROM closure c JOIN edges e ON e.object = c.id
                  JOIN objects o ON o.id = e.object JOIN objects t ON t.id = e.target"
             ),
-            [names_json([start])],
+            [names_json(starts)],
             |row| Ok((row.get(0)?, row.get(1)?)),
         )?;
         for (from, to) in edges {

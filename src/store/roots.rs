@@ -75,7 +75,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub fn remove_root(&self, name: &str) -> Result<bool, StoreError> {
-        self.in_transaction(|transaction| {
+        self.in_durable_transaction(|transaction| {
             transaction
                 .execute("DELETE FROM roots WHERE name = ?1", [name])
                 .map(|count| count > 0)

@@ -9,18 +9,16 @@ use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
 use sha2::{Digest as _, Sha256};
 
-use super::pool::{access, copy_checked};
-use super::{ObjectInfo, ObjectPlan, Scratch, Store, StoreError, crash};
-use crate::hash::object::Position;
+use super::pool::access;
+use super::{ObjectInfo, Store, StoreError, crash};
 use crate::hash::{BlobDigest, RelPath, Sha256Digest, StorePath};
-use crate::listing::{Entry, Listing};
-use crate::tree::scan::{Found, FoundKind, hash_stream, list, walk};
-use crate::tree::{Hit, TreeError, TreeRoot, remove_tree};
+use crate::listing::Entry;
+use crate::tree::scan::{Found, FoundKind, hash_stream, walk};
+use crate::tree::{TreeError, TreeRoot, remove_tree};
 
 /// Something on disk that is not as recorded.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -214,83 +212,6 @@ impl Store {
         Ok(())
     }
 
-    /// Makes an object anew from what the pool has, and from what is sound of the damaged
-    /// one. Returns whether all of it was there.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the sound parts cannot be put together.
-    pub fn restore(&self, path: &StorePath) -> Result<bool, StoreError> {
-        let _writing = self.writing()?;
-        let scratch = self.scratch()?;
-        match self.put_together(path, &scratch)? {
-            Some(plan) => self.replace(&plan).map(|()| true),
-            None => Ok(false),
-        }
-    }
-
-    /// As [`Store::restore`], for a caller that keeps writers out and syncs afterwards.
-    pub(super) fn restore_alone(&self, path: &StorePath) -> Result<bool, StoreError> {
-        let scratch = self.scratch()?;
-        match self.put_together(path, &scratch)? {
-            Some(plan) => self.exchange(&plan).map(|()| true),
-            None => Ok(false),
-        }
-    }
-
-    /// Makes an object's tree in a working directory, if all of its content is there.
-    fn put_together(
-        &self,
-        path: &StorePath,
-        scratch: &Scratch,
-    ) -> Result<Option<ObjectPlan>, StoreError> {
-        let Some(listing) = self.known_listing(path)? else {
-            return Ok(None);
-        };
-        let tree = scratch.path().join("tree");
-        std::fs::create_dir(&tree).map_err(|source| access("create", &tree, source))?;
-        let old = self.host_path(path);
-        let lost = AtomicBool::new(false);
-        let linked = self.link_tree(&TreeRoot::open(&tree)?, &listing, |at, to| {
-            let Some(Entry::File { digest, .. }) = listing.get(at) else {
-                return Ok(());
-            };
-            let from = old.join(at.as_str());
-            // Content that is gone is an answer; a disk that is full is not.
-            let sound =
-                TreeRoot::open(&old).is_ok_and(|old| hash_of(&old, at).as_ref() == Ok(digest));
-            lost.fetch_or(!sound, Ordering::Relaxed);
-            let mut from = File::open(&from).map_err(|source| access("read", &from, source))?;
-            copy_checked(&mut from, to, *digest)
-        });
-        if lost.into_inner() {
-            return Ok(None);
-        }
-        linked?;
-        Ok(Some(ObjectPlan {
-            path: path.clone(),
-            listing,
-            references: Vec::<Hit>::new(),
-            tree,
-            positions: Vec::<Position>::new(),
-            patches: std::collections::BTreeMap::new(),
-            sealed: true,
-        }))
-    }
-
-    /// Returns an object's listing as recorded or, where that is damaged, as it lies on
-    /// disk if that has the digest that is recorded.
-    fn known_listing(&self, path: &StorePath) -> Result<Option<Listing>, StoreError> {
-        match self.listing(path) {
-            Err(StoreError::Listing { .. }) => {}
-            other => return other.map(Some),
-        }
-        let Some(object) = self.object(path)? else {
-            return Ok(None);
-        };
-        let found = TreeRoot::open(&self.host_path(path)).and_then(|root| list(&root));
-        Ok(found.ok().filter(|listing| listing.digest() == object.tree))
-    }
-
     fn verify_object(&self, object: &ObjectInfo, pool: &Pool) -> Result<Vec<Damage>, StoreError> {
         let damage = |path: String, problem: String| Damage {
             object: object.path.clone(),
@@ -430,7 +351,7 @@ fn sha256_of(path: &Path) -> std::io::Result<Sha256Digest> {
     }
 }
 
-fn hash_of(root: &TreeRoot, path: &RelPath) -> Result<BlobDigest, String> {
+pub(super) fn hash_of(root: &TreeRoot, path: &RelPath) -> Result<BlobDigest, String> {
     let mut file = root.open_file(path).map_err(|error| error.to_string())?;
     hash_stream(&mut file, |_| Ok(()))
         .map(|(digest, _)| digest)

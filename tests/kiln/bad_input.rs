@@ -524,3 +524,37 @@ fn what_is_damaged_is_not_exported() {
     said.push_str(&format!("== no object\n{}", run.stderr));
     insta::assert_snapshot!(hide_digests(&said));
 }
+
+#[test]
+fn an_interrupted_import_ends_at_once() {
+    let world = World::new();
+    add(&world, "object", "a text");
+    let mut child = world
+        .command(&["store", "import"])
+        .env("KILN_STOP_AT", "scratch: locked")
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It would wait for this for ever.
+    let input = child.stdin.take();
+    assert_eq!(crate::concurrent::interrupt_when_stopped(child), None);
+    drop(input);
+    world.assert_usable();
+}
+
+#[test]
+fn an_interrupted_export_leaves_no_file() {
+    let world = World::new();
+    let object = add(&world, "object", "a text");
+    let before = walk(world.path());
+    let child = world
+        .command(&["store", "export", &object, "--output", "out"])
+        .env("KILN_STOP_AT", "lease: made")
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    assert_eq!(crate::concurrent::interrupt_when_stopped(child), Some(2));
+    assert_eq!(walk(world.path()), before);
+    let run = world.kiln(&["store", "export", &object, "--output", "out"]);
+    assert_eq!(run.status, 0, "{run:?}");
+}

@@ -7,6 +7,7 @@ use kiln::hash::directory::Directory;
 use kiln::hash::object::{Position, SelfReferences};
 use kiln::hash::{BlobDigest, StorePath, TreeDigest};
 use kiln::listing::{Entry, Listing};
+use kiln::store::Store;
 use proptest::prelude::*;
 use prost::Message as _;
 
@@ -101,10 +102,54 @@ fn the_example_with_a_self_reference() {
     insta::assert_snapshot!(references.digest().to_base32());
 }
 
+fn book() -> String {
+    let book = concat!(env!("CARGO_MANIFEST_DIR"), "/book/src/formats.md");
+    std::fs::read_to_string(book).unwrap()
+}
+
+/// The stream of the book: the example, and an object that names it.
+fn example_stream() -> Vec<u8> {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let directory = tempfile::tempdir().unwrap();
+    let tree = directory.path().join("tree");
+    for path in ["bin", "empty"] {
+        std::fs::create_dir_all(tree.join(path)).unwrap();
+    }
+    std::fs::write(tree.join("bin/run"), "#!/bin/sh\necho hi\n").unwrap();
+    let mode = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(tree.join("bin/run"), mode).unwrap();
+    std::fs::write(tree.join("nothing"), "").unwrap();
+    symlink("bin/run", tree.join("link")).unwrap();
+    let store = Store::open(&directory.path().join("store")).unwrap();
+    let example = store
+        .add_copy(&tree, &"example-1".parse().unwrap())
+        .unwrap();
+    let note = directory.path().join("note");
+    std::fs::write(&note, format!("{example}\n")).unwrap();
+    let note = store.add_copy(&note, &"note".parse().unwrap()).unwrap();
+    let mut stream = Vec::new();
+    store.export(&[note], &mut stream).unwrap();
+    stream
+}
+
+#[test]
+fn the_example_stream() {
+    let stream = example_stream();
+    let shown = data_encoding::HEXLOWER.encode(&stream);
+    insta::assert_snapshot!(shown);
+    assert!(book().replace('\n', "").contains(&shown));
+    // What the book shows is taken in by a store that has nothing.
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let added = store.import(stream.as_slice()).unwrap();
+    let names: Vec<String> = added.iter().map(ToString::to_string).collect();
+    insta::assert_snapshot!(names.join("\n"));
+    assert!(book().contains(&names[0]) && book().contains(&names[1]));
+}
+
 #[test]
 fn the_book_shows_these_vectors() {
-    let book = concat!(env!("CARGO_MANIFEST_DIR"), "/book/src/formats.md");
-    let book: String = std::fs::read_to_string(book).unwrap();
+    let book = book();
     let unfolded = book.replace('\n', "");
     let encoded = example().encode();
     let root = &encoded.messages[&encoded.root.digest];

@@ -1,5 +1,7 @@
 //! The store keeps its word: damage is found, several processes share it.
 
+use std::collections::BTreeSet;
+
 use crate::world::{World, unlock};
 
 #[test]
@@ -92,4 +94,22 @@ fn a_killed_process_leaves_a_store_that_the_next_one_cleans() {
             .count(),
         0
     );
+}
+
+#[test]
+fn every_table_has_a_paragraph() {
+    let world = World::new();
+    assert_eq!(world.kiln(&["store", "ls"]).status, 0);
+    let database = rusqlite::Connection::open(world.store().join("kiln.db")).unwrap();
+    let mut tables = database
+        .prepare("SELECT name FROM sqlite_schema WHERE type = 'table'")
+        .unwrap();
+    let words = include_str!("../../store-schema/README.md");
+    let mut described = BTreeSet::new();
+    for table in tables.query_map([], |row| row.get(0)).unwrap() {
+        let table: String = table.unwrap();
+        assert!(words.contains(&format!("- **{table}**: ")), "{table}");
+        described.insert(table);
+    }
+    assert_eq!(words.matches("- **").count(), described.len());
 }

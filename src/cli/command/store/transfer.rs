@@ -1,8 +1,11 @@
 //! `kiln store export` and `kiln store import`.
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter, IsTerminal as _, Read, Write as _};
+use std::io::{BufReader, BufWriter, IsTerminal as _, Read, Write};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+
+use kiln_sandbox::Cancel;
 
 use serde_json::json;
 
@@ -13,6 +16,25 @@ use crate::store::StoreError;
 
 /// Bytes that are read or written at once.
 const BLOCK: usize = 1 << 18;
+
+/// Fails once the user has interrupted.
+struct UntilCancelled<'a> {
+    to: &'a mut File,
+    cancel: &'a Cancel,
+}
+
+impl Write for UntilCancelled<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.cancel.is_cancelled() {
+            return Err(std::io::Error::other("interrupted"));
+        }
+        self.to.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.to.flush()
+    }
+}
 
 pub(super) fn export(
     session: &Session,
@@ -45,8 +67,16 @@ pub(super) fn export(
                 Some(parent) if !parent.as_os_str().is_empty() => parent,
                 _ => Path::new("."),
             };
-            let mut file = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
-            let to = BufWriter::with_capacity(BLOCK, file.as_file_mut());
+            let mut file = tempfile::Builder::new()
+                .prefix(".kiln-export-")
+                .permissions(std::fs::Permissions::from_mode(0o666))
+                .tempfile_in(directory)
+                .map_err(failed)?;
+            let to = UntilCancelled {
+                to: file.as_file_mut(),
+                cancel: &session.cancel,
+            };
+            let to = BufWriter::with_capacity(BLOCK, to);
             let count = session.store.export(&objects, to);
             if count.is_ok() {
                 file.flush().map_err(failed)?;
