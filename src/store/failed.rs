@@ -59,7 +59,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Tree`] when something cannot be deleted.
     pub fn forget_all_failed(&self) -> Result<(), StoreError> {
-        Ok(remove_tree(&self.root().join("failed"))?)
+        super::empty_directory(&self.root().join("failed"))
     }
 
     fn failed_path(&self, action: ActionDigest) -> PathBuf {

@@ -289,7 +289,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Tree`] when a file cannot be deleted.
     pub fn forget_evaluations(&self) -> Result<(), StoreError> {
-        Ok(crate::tree::remove_tree(&self.evaluations())?)
+        empty_directory(&self.evaluations())
     }
 
     /// Makes a private directory on the store's file system, removed when dropped.
@@ -381,4 +381,15 @@ fn transact<T>(
     let result = run(&transaction)?;
     transaction.commit()?;
     Ok(result)
+}
+
+/// Deletes what a directory holds. The directory itself stays: another process may be
+/// putting something into it.
+fn empty_directory(directory: &Path) -> Result<(), StoreError> {
+    if directory.is_dir() {
+        for entry in verify::entries(directory)? {
+            crate::tree::remove_tree(&entry)?;
+        }
+    }
+    Ok(())
 }
