@@ -25,6 +25,8 @@
 
 use std::collections::BTreeMap;
 
+use data_encoding::HEXLOWER;
+
 use super::path::MAX_COMPONENT;
 use super::{BlobDigest, TreeDigest};
 
@@ -126,7 +128,7 @@ impl Directory {
         for (name, file) in &self.files {
             node.clear();
             put_bytes(&mut node, 1, name.as_bytes());
-            put_digest(&mut node, &file.digest.to_string(), file.size_bytes);
+            put_digest(&mut node, file.digest.as_bytes(), file.size_bytes);
             if file.executable {
                 put_varint(&mut node, 4 << 3);
                 put_varint(&mut node, 1);
@@ -136,11 +138,7 @@ impl Directory {
         for (name, directory) in &self.directories {
             node.clear();
             put_bytes(&mut node, 1, name.as_bytes());
-            put_digest(
-                &mut node,
-                &directory.digest.to_string(),
-                directory.size_bytes,
-            );
+            put_digest(&mut node, directory.digest.as_bytes(), directory.size_bytes);
             put_bytes(&mut out, 2, &node);
         }
         for (name, target) in &self.symlinks {
@@ -272,14 +270,19 @@ fn put_bytes(out: &mut Vec<u8>, field: u64, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-fn put_digest(out: &mut Vec<u8>, hash: &str, size_bytes: u64) {
-    let mut digest = Vec::with_capacity(80);
-    put_bytes(&mut digest, 1, hash.as_bytes());
+fn put_digest(out: &mut Vec<u8>, hash: &[u8; 32], size_bytes: u64) {
+    let mut hex = [0; 64];
+    HEXLOWER.encode_mut(hash, &mut hex);
+    let mut size = Vec::with_capacity(11);
     if size_bytes != 0 {
-        put_varint(&mut digest, 2 << 3);
-        put_varint(&mut digest, size_bytes);
+        put_varint(&mut size, 2 << 3);
+        put_varint(&mut size, size_bytes);
     }
-    put_bytes(out, 2, &digest);
+    // The hash takes 64 bytes after its tag and its length.
+    put_varint(out, 2 << 3 | 2);
+    put_varint(out, 66 + size.len() as u64);
+    put_bytes(out, 1, &hex);
+    out.extend_from_slice(&size);
 }
 
 enum Value<'a> {

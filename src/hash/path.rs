@@ -1,5 +1,6 @@
 //! Store paths and relative paths, as types that cannot hold a bad one.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
@@ -175,13 +176,19 @@ impl RelPath {
 }
 
 impl Ord for RelPath {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.components().cmp(other.components())
+    fn cmp(&self, other: &Self) -> Ordering {
+        // Where a component ends, the path with the shorter one comes first.
+        let rank = |byte: u8| if byte == b'/' { 0 } else { byte };
+        let mut pairs = self.0.bytes().zip(other.0.bytes());
+        match pairs.find(|(own, other)| own != other) {
+            Some((own, other)) => rank(own).cmp(&rank(other)),
+            None => self.0.len().cmp(&other.0.len()),
+        }
     }
 }
 
 impl PartialOrd for RelPath {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
@@ -237,6 +244,19 @@ impl FromStr for RelPath {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn paths_are_ordered_by_components(
+            a in "[-./0a\u{e9}]{1,9}",
+            b in "[-./0a\u{e9}]{1,9}",
+        ) {
+            if let (Ok(a), Ok(b)) = (a.parse::<RelPath>(), b.parse::<RelPath>()) {
+                prop_assert_eq!(a.cmp(&b), a.components().cmp(b.components()), "{} {}", a, b);
+            }
+        }
+    }
 
     #[test]
     fn store_paths_round_trip() {

@@ -83,7 +83,12 @@ impl Listing {
     /// [`ListingError::NotDirectory`] when the parent of an entry is absent or is not a
     /// directory.
     pub fn new(entries: BTreeMap<RelPath, Entry>) -> Result<Self, ListingError> {
+        // Neighbours mostly have the same parent: it is looked for once.
+        let mut sound = "";
         for path in entries.keys() {
+            if path.parent_str() == sound {
+                continue;
+            }
             if let Some(parent) = path.parent()
                 && !matches!(entries.get(&parent), Some(Entry::Directory))
             {
@@ -92,6 +97,7 @@ impl Listing {
                     parent,
                 });
             }
+            sound = path.parent_str();
         }
         Ok(Self { entries })
     }
@@ -129,16 +135,16 @@ impl Listing {
 
     /// Encodes the tree: every directory's message by digest, and the root's.
     pub fn encode(&self) -> EncodedTree {
-        let mut open: Vec<(Option<RelPath>, Directory)> = vec![(None, Directory::default())];
+        let mut open: Vec<(&str, Directory)> = vec![("", Directory::default())];
         let mut messages = BTreeMap::new();
         for (path, entry) in &self.entries {
-            let parent = path.parent();
+            let parent = path.parent_str();
             while open.last().is_some_and(|(at, _)| *at != parent) {
                 close(&mut open, &mut messages);
             }
             let name = path.file_name().to_owned();
             match entry {
-                Entry::Directory => open.push((Some(path.clone()), Directory::default())),
+                Entry::Directory => open.push((path.as_str(), Directory::default())),
                 Entry::File {
                     digest,
                     size_bytes,
@@ -248,7 +254,8 @@ impl Listing {
                 path: shown(),
                 source,
             })?;
-            if directory.encode().digest != digest {
+            // What decodes is canonical, so its bytes are the ones that were hashed.
+            if blake3::hash(&bytes).as_bytes() != digest.as_bytes() {
                 let source = DirectoryError::NotCanonical;
                 return Err(ListingError::Damaged {
                     path: shown(),
@@ -359,16 +366,14 @@ impl EncodedTree {
 }
 
 /// Encodes the innermost open directory and enters it into its parent.
-fn close(
-    open: &mut Vec<(Option<RelPath>, Directory)>,
-    messages: &mut BTreeMap<TreeDigest, Vec<u8>>,
-) {
-    if let Some((Some(path), directory)) = open.pop() {
+fn close(open: &mut Vec<(&str, Directory)>, messages: &mut BTreeMap<TreeDigest, Vec<u8>>) {
+    if let Some((path, directory)) = open.pop() {
         let encoded: Encoded = directory.encode();
         let node = encoded.node();
         messages.insert(encoded.digest, encoded.bytes);
         if let Some((_, parent)) = open.last_mut() {
-            parent.directories.insert(path.file_name().to_owned(), node);
+            let name = path.rsplit('/').next().unwrap_or(path);
+            parent.directories.insert(name.to_owned(), node);
         }
     }
 }

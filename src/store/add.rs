@@ -218,6 +218,9 @@ fn patched_listing(
     listing: &Listing,
     patches: &BTreeMap<RelPath, Vec<Patch>>,
 ) -> Result<Listing, StoreError> {
+    if patches.is_empty() {
+        return Ok(listing.clone());
+    }
     let mut entries: BTreeMap<RelPath, Entry> = listing
         .iter()
         .map(|(path, entry)| (path.clone(), entry.clone()))
