@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fs::File;
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Seek as _, SeekFrom, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -16,11 +16,7 @@ use crate::hash::{BlobDigest, ObjectName, StorePath};
 use crate::listing::Entry;
 use crate::tree::TreeRoot;
 use crate::tree::references::Wanted;
-use crate::tree::scan::{Scan, hash_stream, scan_files, scan_one, with_block};
-
-/// Files up to this size are written from the block that was hashed, so that they are
-/// read once; larger ones are read again when it is known that the pool lacks them.
-const ONE_BLOCK: u64 = 1 << 20;
+use crate::tree::scan::{BLOCK, Scan, hash_stream, read_block, scan_files, scan_one, with_block};
 
 /// A file that was read.
 struct Taken {
@@ -106,6 +102,9 @@ impl Store {
     }
 
     /// Reads a file, and brings its content into the pool if that does not have it.
+    ///
+    /// What fits into one block is written from there, while it is in the processor's
+    /// cache; a larger file is read again when it is known that the pool lacks it.
     fn take(
         &self,
         file: &mut File,
@@ -113,11 +112,24 @@ impl Store {
         parts: &Path,
         search: &mut dyn FnMut(&[u8]),
     ) -> io::Result<Taken> {
-        let length = file.metadata()?.len();
-        if length < ONE_BLOCK {
-            // Hashed, searched and written while it is in the processor's cache.
-            return self.take_small(file, executable, parts, search);
+        let small = with_block(|block| {
+            let bytes = read_block(file, block)?;
+            if bytes.len() == BLOCK {
+                return Ok(None);
+            }
+            search(bytes);
+            let digest = BlobDigest::of(bytes);
+            let put = self.put(parts, digest, executable, |to| to.write_all(bytes));
+            io::Result::Ok(Some(Taken {
+                digest,
+                length: bytes.len() as u64,
+                new: put.map_err(as_io)?,
+            }))
+        })?;
+        if let Some(taken) = small {
+            return Ok(taken);
         }
+        file.seek(SeekFrom::Start(0))?;
         let (digest, length) = hash_stream(file, |bytes| {
             search(bytes);
             Ok(())
@@ -134,30 +146,6 @@ impl Store {
             digest,
             length,
             new: put.map_err(as_io)?,
-        })
-    }
-
-    fn take_small(
-        &self,
-        file: &mut File,
-        executable: bool,
-        parts: &Path,
-        search: &mut dyn FnMut(&[u8]),
-    ) -> io::Result<Taken> {
-        with_block(|block| {
-            block.clear();
-            file.take(ONE_BLOCK).read_to_end(block)?;
-            if block.len() as u64 == ONE_BLOCK {
-                return Err(io::Error::other("it grew while it was read"));
-            }
-            search(block);
-            let digest = BlobDigest::of(block);
-            let put = self.put(parts, digest, executable, |to| to.write_all(block));
-            Ok(Taken {
-                digest,
-                length: block.len() as u64,
-                new: put.map_err(as_io)?,
-            })
         })
     }
 

@@ -1,7 +1,7 @@
 //! A directory as a capability: every path is resolved beneath it, links are not followed.
 
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
@@ -35,7 +35,7 @@ impl TreeRoot {
     }
 
     /// Returns the directory's descriptor.
-    pub fn fd(&self) -> impl AsFd + '_ {
+    pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 

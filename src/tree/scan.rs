@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::Read;
+use std::os::fd::{AsFd as _, BorrowedFd};
 
 use rayon::prelude::*;
 use rustix::fs::{AtFlags, Dir, FileType, OFlags, readlinkat, statat};
@@ -16,7 +17,7 @@ use crate::hash::{BlobDigest, RelPath, StorePath};
 use crate::listing::{Entry, Listing};
 
 /// Bytes read at once. Larger files are hashed on several threads.
-const BLOCK: usize = 1 << 20;
+pub const BLOCK: usize = 1 << 20;
 
 /// Most that is decompressed of one gzip file while looking for hidden references.
 const MAX_DECOMPRESSED: u64 = 256 << 20;
@@ -127,22 +128,23 @@ pub fn scan_one(
     gather(vec![scan_entry(root, path, found, wanted, read)?])
 }
 
-fn gather(scanned: Vec<Scanned>) -> Result<Scan, TreeError> {
-    let mut entries = BTreeMap::new();
+fn gather(mut scanned: Vec<Scanned>) -> Result<Scan, TreeError> {
+    scanned.par_sort_unstable_by(|(a, ..), (b, ..)| a.cmp(b));
     let mut result = Scan::default();
-    for (path, entry, hits) in scanned {
-        for (hit, is_scratch) in hits {
-            if is_scratch {
-                &mut result.scratch
-            } else {
-                &mut result.references
-            }
-            .push(hit);
+    for (hit, is_scratch) in scanned.iter_mut().flat_map(|(.., hits)| hits.drain(..)) {
+        if is_scratch {
+            &mut result.scratch
+        } else {
+            &mut result.references
         }
-        entries.insert(path, entry);
+        .push(hit);
     }
     result.references.sort();
     result.scratch.sort();
+    let entries: BTreeMap<RelPath, Entry> = scanned
+        .into_iter()
+        .map(|(path, entry, _)| (path, entry))
+        .collect();
     result.listing = Listing::new(entries)?;
     Ok(result)
 }
@@ -155,47 +157,57 @@ pub fn list(root: &TreeRoot) -> Result<Listing, TreeError> {
     scan(root, &Wanted::default()).map(|scan| scan.listing)
 }
 
-/// Returns every entry of a tree, in no particular order.
+/// Returns every entry of a tree, in no particular order. The directories of each level
+/// are read in parallel.
 ///
 /// # Errors
 /// [`TreeError`] for whatever an object cannot hold, and when reading fails.
 pub fn walk(root: &TreeRoot) -> Result<Vec<(RelPath, Found)>, TreeError> {
-    let mut result = Vec::new();
-    let mut pending: Vec<Option<RelPath>> = vec![None];
-    while let Some(at) = pending.pop() {
-        let failed = |operation, errno: rustix::io::Errno| TreeError::Access {
-            operation,
-            path: at
-                .as_ref()
-                .map_or_else(|| root.path().to_owned(), |path| root.shown(path)),
-            source: errno.into(),
-        };
-        let opened = match &at {
-            Some(path) => Some(root.open_beneath(path, OFlags::RDONLY | OFlags::DIRECTORY)?),
-            None => None,
-        };
-        let directory = match &opened {
-            Some(fd) => Dir::read_from(fd),
-            None => Dir::read_from(root.fd()),
-        };
-        for entry in directory.map_err(|errno| failed("read the directory", errno))? {
-            let entry = entry.map_err(|errno| failed("read the directory", errno))?;
-            let name = entry.file_name();
-            if name == c"." || name == c".." {
-                continue;
-            }
-            let path = child(at.as_ref(), name)?;
-            let found = match &opened {
-                Some(fd) => inspect(root, fd, name, &path)?,
-                None => inspect(root, root.fd(), name, &path)?,
-            };
-            if matches!(found.kind, FoundKind::Directory) {
-                pending.push(Some(path.clone()));
-            }
-            result.push((path, found));
+    let mut result = read_directory(root, None)?;
+    let mut level = 0..result.len();
+    while !level.is_empty() {
+        let read: Vec<Result<Vec<(RelPath, Found)>, TreeError>> = result
+            .get(level)
+            .unwrap_or_default()
+            .par_iter()
+            .filter(|(_, found)| matches!(found.kind, FoundKind::Directory))
+            .map(|(path, _)| read_directory(root, Some(path)))
+            .collect();
+        let start = result.len();
+        for entries in read {
+            result.extend(entries?);
         }
+        level = start..result.len();
     }
     Ok(result)
+}
+
+/// Returns what a directory of a tree holds, or the tree's own directory.
+fn read_directory(
+    root: &TreeRoot,
+    at: Option<&RelPath>,
+) -> Result<Vec<(RelPath, Found)>, TreeError> {
+    let failed = |errno: rustix::io::Errno| TreeError::Access {
+        operation: "read the directory",
+        path: at.map_or_else(|| root.path().to_owned(), |path| root.shown(path)),
+        source: errno.into(),
+    };
+    let opened = at
+        .map(|path| root.open_beneath(path, OFlags::RDONLY | OFlags::DIRECTORY))
+        .transpose()?;
+    let directory = opened.as_ref().map_or(root.fd(), |fd| fd.as_fd());
+    let mut entries = Vec::new();
+    for entry in Dir::read_from(directory).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name();
+        if name == c"." || name == c".." {
+            continue;
+        }
+        let path = child(at, name)?;
+        let found = inspect(root, directory, name, &path)?;
+        entries.push((path, found));
+    }
+    Ok(entries)
 }
 
 fn child(parent: Option<&RelPath>, name: &CStr) -> Result<RelPath, TreeError> {
@@ -213,11 +225,11 @@ fn child(parent: Option<&RelPath>, name: &CStr) -> Result<RelPath, TreeError> {
 
 fn inspect(
     root: &TreeRoot,
-    directory: impl std::os::fd::AsFd,
+    directory: BorrowedFd<'_>,
     name: &CStr,
     path: &RelPath,
 ) -> Result<Found, TreeError> {
-    let stat = statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)
+    let stat = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
         .map_err(|errno| root.failed("examine", path, errno))?;
     let refuse = |kind| {
         Err(TreeError::Kind {
@@ -229,7 +241,7 @@ fn inspect(
         FileType::RegularFile => FoundKind::File(u64::try_from(stat.st_size).unwrap_or(0)),
         FileType::Directory => FoundKind::Directory,
         FileType::Symlink => {
-            let target = readlinkat(&directory, name, Vec::new())
+            let target = readlinkat(directory, name, Vec::new())
                 .map_err(|errno| root.failed("read the link", path, errno))?;
             let target = target
                 .into_string()
@@ -323,9 +335,11 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Runs with this thread's buffer, whose content is whatever was left there.
-pub fn with_block<T>(run: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+/// Runs with this thread's buffer of [`BLOCK`] bytes, whose content is whatever was left
+/// there.
+pub fn with_block<T>(run: impl FnOnce(&mut [u8]) -> T) -> T {
     let mut block = BUFFER.take();
+    block.resize(BLOCK, 0);
     let result = run(&mut block);
     BUFFER.replace(block);
     result
@@ -337,47 +351,45 @@ pub fn with_block<T>(run: impl FnOnce(&mut Vec<u8>) -> T) -> T {
 ///
 /// # Errors
 /// What reading fails with.
-#[expect(
-    clippy::indexing_slicing,
-    reason = "`filled` never exceeds the block's length"
-)]
 pub fn hash_stream(
     stream: &mut impl Read,
     mut on_block: impl FnMut(&[u8]) -> std::io::Result<()>,
 ) -> std::io::Result<(BlobDigest, u64)> {
     with_block(|block| {
-        block.resize(BLOCK, 0);
         let mut hasher = blake3::Hasher::new();
         let mut total = 0_u64;
         loop {
-            let mut filled = 0;
-            let read = loop {
-                match stream.read(&mut block[filled..]) {
-                    Ok(0) => break Ok(()),
-                    Ok(count) => filled += count,
-                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                    Err(error) => break Err(error),
-                }
-                if filled == BLOCK {
-                    break Ok(());
-                }
-            };
-            let bytes = &block[..filled];
-            if let Err(error) = read.and_then(|()| on_block(bytes)) {
-                break Err(error);
-            }
-            if filled == BLOCK && total > 0 {
+            let bytes = read_block(stream, block)?;
+            on_block(bytes)?;
+            if bytes.len() == BLOCK && total > 0 {
                 hasher.update_rayon(bytes);
             } else {
                 hasher.update(bytes);
             }
-            total += filled as u64;
-            if filled < BLOCK {
+            total += bytes.len() as u64;
+            if bytes.len() < BLOCK {
                 let digest = BlobDigest::from_bytes(*hasher.finalize().as_bytes());
-                break Ok((digest, total));
+                return Ok((digest, total));
             }
         }
     })
+}
+
+/// Reads the next [`BLOCK`] bytes of a stream, or what it has left.
+///
+/// # Errors
+/// What reading fails with.
+pub fn read_block<'a>(stream: &mut impl Read, block: &'a mut [u8]) -> std::io::Result<&'a [u8]> {
+    let mut filled = 0;
+    while let Some(rest @ [_, ..]) = block.get_mut(filled..) {
+        match stream.read(rest) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(block.get(..filled).unwrap_or_default())
 }
 
 /// Looks into a gzip file: a reference there counts, a scratch path cannot be rewritten.
