@@ -22,6 +22,7 @@
 //! ```
 
 pub mod add;
+mod blobs;
 pub(crate) mod crash;
 mod database;
 pub mod facts;
@@ -189,6 +190,7 @@ impl StoreError {
 #[derive(Debug)]
 pub struct Store {
     root: PathBuf,
+    blobs: blobs::Blobs,
     database: Mutex<Connection>,
     lease: Mutex<Option<leases::Lease>>,
     /// Whether it lies where nothing can be written; then it is looked at as it is.
@@ -216,6 +218,7 @@ impl Store {
         if database::is_read_only(root) {
             return Ok(Self {
                 root: root.to_owned(),
+                blobs: blobs::Blobs::open(root)?,
                 database: Mutex::new(database::open_read_only(root)?),
                 lease: Mutex::new(None),
                 read_only: true,
@@ -249,6 +252,7 @@ impl Store {
         let database = database::open(root)?;
         let store = Self {
             root: root.to_owned(),
+            blobs: blobs::Blobs::open(root)?,
             database: Mutex::new(database),
             lease: Mutex::new(None),
             read_only: false,

@@ -11,12 +11,11 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
-use rustix::fs::{
-    AtFlags, CWD, Mode, OFlags, RenameFlags, linkat, openat, renameat, renameat_with, unlinkat,
-};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, renameat, unlinkat};
 use rustix::io::Errno;
 
 use super::add::ObjectPlan;
+use super::blobs::BlobName;
 use super::{Store, StoreError, crash};
 use crate::hash::{BlobDigest, RelPath};
 use crate::listing::{Entry, Listing};
@@ -28,13 +27,9 @@ const CHUNK: usize = 128;
 impl Store {
     /// Returns where the pool keeps a file's content.
     pub fn blob_path(&self, digest: BlobDigest, executable: bool) -> PathBuf {
-        let text = digest.to_string();
-        let (shard, _) = text.split_at(2);
-        let suffix = if executable { "x" } else { "" };
         self.root()
             .join("blobs")
-            .join(shard)
-            .join(format!("{text}{suffix}"))
+            .join(BlobName::new(digest, executable).as_str())
     }
 
     /// Rewrites, seals and shares everything in a tree but its own directory.
@@ -84,8 +79,8 @@ impl Store {
             Entry::File {
                 digest, executable, ..
             } => {
-                let blob = self.blob_path(*digest, *executable);
-                match linkat(CWD, &blob, parent, path.file_name(), AtFlags::empty()) {
+                let blob = BlobName::new(*digest, *executable);
+                match self.blobs.link_out(&blob, parent, path.file_name()) {
                     Ok(()) => Ok(()),
                     Err(Errno::NOENT | Errno::MLINK) => {
                         missing(path, &root.shown(path))?;
@@ -108,7 +103,7 @@ impl Store {
         digest: BlobDigest,
         executable: bool,
     ) -> Result<(), StoreError> {
-        let blob = self.blob_path(digest, executable);
+        let blob = BlobName::new(digest, executable);
         let failed = |errno: Errno| access("share the content of", &root.shown(path), errno.into());
         // Several threads may link into one directory at once: the name is the file's own.
         let temporary = || {
@@ -117,15 +112,9 @@ impl Store {
         };
         for _ in 0..8 {
             // Most files are new: look before preparing a link.
-            let there = rustix::fs::accessat(
-                CWD,
-                &blob,
-                rustix::fs::Access::EXISTS,
-                AtFlags::SYMLINK_NOFOLLOW,
-            );
-            if there.is_ok() {
+            if self.blobs.has(&blob) {
                 let temporary = temporary();
-                match linkat(CWD, &blob, parent, temporary.as_str(), AtFlags::empty()) {
+                match self.blobs.link_out(&blob, parent, &temporary) {
                     Ok(()) => {
                         renameat(parent, temporary.as_str(), parent, path.file_name())
                             .map_err(failed)?;
@@ -144,8 +133,7 @@ impl Store {
                 }
             }
             seal::seal_file(root, parent, path, executable)?;
-            make_shard(&blob)?;
-            match linkat(parent, path.file_name(), CWD, &blob, AtFlags::empty()) {
+            match self.blobs.link_in(parent, path.file_name(), &blob) {
                 Ok(()) => {
                     crash::point("pool: file shared");
                     return Ok(());
@@ -167,19 +155,18 @@ impl Store {
         executable: bool,
         write: impl FnOnce(&mut File) -> std::io::Result<()>,
     ) -> Result<bool, StoreError> {
-        let blob = self.blob_path(digest, executable);
-        if blob.exists() {
+        let blob = BlobName::new(digest, executable);
+        if self.blobs.has(&blob) {
             return Ok(false);
         }
         let temporary = scratch.join(format!("{digest}-{:?}", std::thread::current().id()));
-        let failed = |source| access("write", &blob, source);
+        let failed = |source| access("write", &self.blob_path(digest, executable), source);
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let file = openat(CWD, &temporary, flags, Mode::RUSR | Mode::WUSR)
             .map_err(|errno| failed(errno.into()))?;
         let mut file = File::from(file);
         write(&mut file).map_err(failed)?;
-        drop(file);
-        self.put_file(&temporary, digest, executable)
+        self.move_in(&file, &temporary, &blob, executable)
     }
 
     /// Seals a file whose content is known, and makes it the pool's unless that has one;
@@ -190,12 +177,11 @@ impl Store {
         digest: BlobDigest,
         executable: bool,
     ) -> Result<bool, StoreError> {
-        let blob = self.blob_path(digest, executable);
         let failed = |source| access("share the content of", from, source);
         let file = File::open(from).map_err(failed)?;
         seal::seal_open_file(file.as_fd(), executable).map_err(|errno| failed(errno.into()))?;
-        make_shard(&blob)?;
-        match linkat(CWD, from, CWD, &blob, AtFlags::empty()) {
+        let blob = BlobName::new(digest, executable);
+        match self.blobs.link_path_in(from, &blob) {
             Ok(()) => {
                 crash::point("pool: file linked in");
                 Ok(true)
@@ -205,21 +191,18 @@ impl Store {
         }
     }
 
-    /// Moves a file whose content is known into the pool, or deletes it if that is there;
-    /// returns whether it was not.
-    fn put_file(
+    /// Seals a file whose content is known and moves it into the pool, or deletes it if
+    /// that has one; returns whether it had not.
+    fn move_in(
         &self,
+        file: &File,
         from: &Path,
-        digest: BlobDigest,
+        blob: &BlobName,
         executable: bool,
     ) -> Result<bool, StoreError> {
-        let blob = self.blob_path(digest, executable);
         let failed = |source| access("move into the pool", from, source);
-        let file = File::open(from).map_err(failed)?;
         seal::seal_open_file(file.as_fd(), executable).map_err(|errno| failed(errno.into()))?;
-        drop(file);
-        make_shard(&blob)?;
-        match renameat_with(CWD, from, CWD, &blob, RenameFlags::NOREPLACE) {
+        match self.blobs.move_in(from, blob) {
             Ok(()) => {
                 crash::point("pool: file moved in");
                 Ok(true)
@@ -283,15 +266,6 @@ pub(super) fn remove_if_unused(blob: &Path) -> Result<(), StoreError> {
     match std::fs::remove_file(blob) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         other => other.map_err(|source| access("remove", blob, source)),
-    }
-}
-
-fn make_shard(blob: &Path) -> Result<(), StoreError> {
-    match blob.parent() {
-        Some(directory) if !directory.exists() => {
-            std::fs::create_dir_all(directory).map_err(|source| access("create", directory, source))
-        }
-        _ => Ok(()),
     }
 }
 
