@@ -530,7 +530,7 @@ fn an_interrupted_import_ends_at_once() {
     let world = World::new();
     add(&world, "object", "a text");
     let mut child = world
-        .command(&["store", "import"])
+        .interruptible(&["store", "import"])
         .env("KILN_STOP_AT", "scratch: locked")
         .stdin(std::process::Stdio::piped())
         .spawn()

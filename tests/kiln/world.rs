@@ -227,8 +227,19 @@ impl World {
 
     /// Returns a command that runs `kiln` in the project with an empty environment.
     pub fn command(&self, arguments: &[&str]) -> Command {
+        self.in_world(Command::new(env!("CARGO_BIN_EXE_kiln")), arguments)
+    }
+
+    /// A command that an interrupt ends, also where the tests themselves were started with
+    /// interrupts ignored, as a shell starts what runs in the background.
+    pub fn interruptible(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("/usr/bin/env");
+        command.args(["--default-signal=INT", env!("CARGO_BIN_EXE_kiln")]);
+        self.in_world(command, arguments)
+    }
+
+    fn in_world(&self, mut command: Command, arguments: &[&str]) -> Command {
         LazyLock::force(&SEED);
-        let mut command = Command::new(env!("CARGO_BIN_EXE_kiln"));
         command
             .args(arguments)
             .current_dir(self.path())
