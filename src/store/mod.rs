@@ -32,6 +32,7 @@ mod leases;
 pub mod lock;
 mod objects;
 mod pool;
+mod reach;
 mod recover;
 mod register;
 mod restore;
@@ -356,13 +357,51 @@ impl Store {
         &self,
         run: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
+        self.in_transaction_with(
+            "PRAGMA synchronous = FULL",
+            "PRAGMA synchronous = NORMAL",
+            run,
+        )
+    }
+
+    /// As [`Store::in_durable_transaction`], for a change that deletes by itself whatever
+    /// depends on the rows that it deletes: SQLite does not look for any.
+    fn in_sweeping_transaction<T>(
+        &self,
+        run: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        self.in_transaction_with(
+            "PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF",
+            "PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON",
+            |transaction| {
+                let result = run(transaction)?;
+                if cfg!(debug_assertions) {
+                    let broken: i64 = transaction.query_row(
+                        "SELECT count(*) FROM pragma_foreign_key_check",
+                        [],
+                        |row| row.get(0),
+                    )?;
+                    assert_eq!(broken, 0, "a row depends on one that is gone");
+                }
+                Ok(result)
+            },
+        )
+    }
+
+    /// Runs in a transaction that writes, between two changes of the connection.
+    fn in_transaction_with<T>(
+        &self,
+        before: &str,
+        after: &str,
+        run: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
         self.must_be_writable()?;
         self.with_database(|connection| {
             connection
-                .pragma_update(None, "synchronous", "FULL")
+                .execute_batch(before)
                 .and_then(|()| {
                     let result = transact(connection, run);
-                    connection.pragma_update(None, "synchronous", "NORMAL")?;
+                    connection.execute_batch(after)?;
                     result
                 })
                 .map_err(|source| self.failed(source))

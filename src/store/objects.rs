@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{Transaction, params};
 
+use super::reach::{Numbers, reach};
 use super::{Store, StoreError};
 use crate::closure::{Graph, Reference};
 use crate::hash::object::Position;
@@ -39,11 +40,6 @@ fn parse_tree(bytes: &[u8]) -> Result<TreeDigest, StoreError> {
             value: format!("{} bytes", bytes.len()),
         })
 }
-
-/// The ids of objects and all they need, from base names in a JSON array.
-const CLOSURE: &str = "WITH RECURSIVE closure (id) AS (
-       SELECT id FROM objects WHERE path IN (SELECT value FROM json_each(?1))
-       UNION SELECT e.target FROM edges e JOIN closure c ON e.object = c.id)";
 
 pub(super) fn names_json<'a>(paths: impl IntoIterator<Item = &'a StorePath>) -> String {
     let names: Vec<String> = paths.into_iter().map(StorePath::base_name).collect();
@@ -173,25 +169,50 @@ impl Store {
         &self,
         starts: impl IntoIterator<Item = &'a StorePath>,
     ) -> Result<Vec<(StorePath, u64)>, StoreError> {
-        let starts: Vec<&StorePath> = starts.into_iter().collect();
-        for start in &starts {
-            if self.object(start)?.is_none() {
-                return Err(StoreError::Unknown((*start).clone()));
-            }
-        }
-        let rows: Vec<(String, i64)> = self.query(
-            &format!(
-                "{CLOSURE} SELECT o.path, o.size_bytes FROM closure c JOIN objects o ON o.id = c.id"
-            ),
-            [names_json(starts)],
-            |row| Ok((row.get(0)?, row.get(1)?)),
-        )?;
-        let mut closure = rows
+        let mut closure: Vec<(StorePath, u64)> = self
+            .reach(starts, |_, _| {})?
             .into_iter()
-            .map(|(path, size)| Ok((parse_base(&path)?, u64::try_from(size).unwrap_or(0))))
-            .collect::<Result<Vec<_>, StoreError>>()?;
-        closure.sort();
+            .map(|(_, path, size_bytes)| (path, size_bytes))
+            .collect();
+        closure.sort_unstable();
         Ok(closure)
+    }
+
+    /// Returns the objects of a closure by their numbers, each with its size in bytes;
+    /// `edge` is told of each object that names another.
+    fn reach<'a>(
+        &self,
+        starts: impl IntoIterator<Item = &'a StorePath>,
+        edge: impl FnMut(i64, i64),
+    ) -> Result<Vec<(i64, StorePath, u64)>, StoreError> {
+        let mut numbers = Numbers::default();
+        for start in starts {
+            let found = self.query(
+                "SELECT id FROM objects WHERE path = ?1",
+                [start.base_name()],
+                |row| row.get(0),
+            )?;
+            let number = found.first();
+            numbers.insert(*number.ok_or_else(|| StoreError::Unknown(start.clone()))?);
+        }
+        let mut rows: Vec<(i64, String, i64)> = Vec::new();
+        self.with_database(|connection| {
+            let found = reach(connection, numbers, edge).and_then(|numbers| {
+                let mut statement = connection.prepare_cached(
+                    "SELECT id, path, size_bytes FROM objects WHERE id BETWEEN ?1 AND ?2",
+                )?;
+                numbers.rows(&mut statement, |row| {
+                    rows.push((row.get(0)?, row.get(1)?, row.get(2)?));
+                    Ok(())
+                })
+            });
+            found.map_err(|source| self.failed(source))
+        })?;
+        rows.into_iter()
+            .map(|(number, path, size)| {
+                Ok((number, parse_base(&path)?, u64::try_from(size).unwrap_or(0)))
+            })
+            .collect()
     }
 
     /// Returns which object of a closure names which, for graph questions.
@@ -207,22 +228,21 @@ impl Store {
     /// # Errors
     /// As [`Store::closure`].
     pub fn graph_of(&self, starts: &[StorePath]) -> Result<Graph, StoreError> {
-        let mut graph: Graph = self
-            .closure(starts)?
-            .into_iter()
-            .map(|path| (path, Vec::new()))
+        let mut edges = Vec::new();
+        let found = self.reach(starts, |object, target| edges.push((object, target)))?;
+        let paths: BTreeMap<i64, &StorePath> = found
+            .iter()
+            .map(|(number, path, _)| (*number, path))
             .collect();
-        let edges: Vec<(String, String)> = self.query(
-            &format!(
-                "{CLOSURE} SELECT o.path, t.path FROM closure c JOIN edges e ON e.object = c.id
-                 JOIN objects o ON o.id = e.object JOIN objects t ON t.id = e.target"
-            ),
-            [names_json(starts)],
-            |row| Ok((row.get(0)?, row.get(1)?)),
-        )?;
-        for (from, to) in edges {
-            if let Some(targets) = graph.get_mut(&parse_base(&from)?) {
-                targets.push(parse_base(&to)?);
+        let mut graph: Graph = paths
+            .values()
+            .map(|path| ((*path).clone(), Vec::new()))
+            .collect();
+        for (object, target) in edges {
+            if let (Some(object), Some(target)) = (paths.get(&object), paths.get(&target))
+                && let Some(targets) = graph.get_mut(*object)
+            {
+                targets.push((*target).clone());
             }
         }
         graph.values_mut().for_each(|targets| targets.sort());
