@@ -1,0 +1,49 @@
+//! Rules on how much there may be.
+
+use super::{Outcome, Subject};
+use crate::listing::image::Node;
+
+fn limit(subject: Subject<'_>, found: u64, what: &str) -> Outcome {
+    let mut outcome = Outcome::default();
+    match subject.parameters.at_most {
+        None => outcome.cannot_tell(None, "the policy has no `at-most` for it"),
+        Some(most) if found > most => {
+            outcome.find_in_image(format!("it has {found} {what}, and {most} are allowed"));
+        }
+        Some(_) => {}
+    }
+    outcome
+}
+
+/// All files together.
+pub(super) fn maximum_size(subject: Subject<'_>) -> Outcome {
+    let entries = subject.image.entries.values();
+    let linked_once = entries.filter(|entry| entry.hard_link.is_none());
+    let total = linked_once.map(|entry| entry.size_bytes()).sum();
+    limit(subject, total, "bytes in files")
+}
+
+/// All layers.
+pub(super) fn maximum_layers(subject: Subject<'_>) -> Outcome {
+    limit(subject, subject.image.layers.len() as u64, "layers")
+}
+
+/// All files, without directories.
+pub(super) fn maximum_files(subject: Subject<'_>) -> Outcome {
+    let entries = subject.image.entries.values();
+    let count = entries
+        .filter(|entry| entry.node != Node::Directory)
+        .count();
+    limit(subject, count as u64, "files")
+}
+
+/// What upper layers hide.
+pub(super) fn maximum_hidden(subject: Subject<'_>) -> Outcome {
+    let total = subject
+        .image
+        .hidden
+        .iter()
+        .map(|hidden| hidden.entry.size_bytes())
+        .sum();
+    limit(subject, total, "bytes in files that upper layers hide")
+}
