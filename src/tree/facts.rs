@@ -11,9 +11,9 @@ use crate::listing::facts::{ContentFacts, Kind, Sign};
 use elf::elf;
 use secrets::Secrets;
 
-/// Longest ELF file that is looked into, in bytes: the largest programs that are common,
-/// browsers and language runtimes, have half of it. It bounds the memory.
-pub const MAX_ELF: usize = 256 << 20;
+/// Longest ELF file that is looked into, in bytes: of the programs that are common only
+/// browsers have more. It bounds the memory.
+pub const MAX_ELF: usize = 128 << 20;
 
 /// Longest `#!` line that is read, as Linux reads it (`BINPRM_BUF_SIZE`).
 const MAX_SHEBANG: usize = 256;
@@ -40,10 +40,22 @@ pub struct Scanner {
     /// The start of the file, as far as its format needs it.
     start: Vec<u8>,
     total_bytes: u64,
+    /// The length of an ELF file, if it is known, as far as it is kept.
+    expected: usize,
     secrets: Secrets,
 }
 
 impl Scanner {
+    /// Starts a file of a known length, so that memory is asked for once.
+    pub fn expecting(size_bytes: u64) -> Self {
+        Self {
+            expected: usize::try_from(size_bytes)
+                .unwrap_or(usize::MAX)
+                .min(MAX_ELF),
+            ..Self::default()
+        }
+    }
+
     /// Takes the next bytes.
     pub fn update(&mut self, mut bytes: &[u8]) {
         self.total_bytes += bytes.len() as u64;
@@ -52,6 +64,9 @@ impl Scanner {
             .extend_from_slice(bytes.get(..wanted.min(bytes.len())).unwrap_or_default());
         if self.may_be_elf() {
             if self.kept.len() + bytes.len() <= MAX_ELF {
+                if self.kept.capacity() < self.expected {
+                    self.kept.reserve_exact(self.expected - self.kept.len());
+                }
                 self.kept.extend_from_slice(bytes);
             }
             return;
@@ -67,11 +82,6 @@ impl Scanner {
         }
     }
 
-    /// Returns how many bytes are held in memory, at most.
-    pub fn held_bytes(&self) -> usize {
-        self.kept.capacity()
-    }
-
     /// Whether the file starts as an ELF file does, as far as it is known.
     fn may_be_elf(&self) -> bool {
         let length = self.start.len().min(elf::MAGIC.len());
@@ -82,7 +92,7 @@ impl Scanner {
     pub fn finish(mut self) -> ContentFacts {
         if self.start.starts_with(elf::MAGIC) {
             if self.total_bytes > MAX_ELF as u64 {
-                let unreadable = Some("it is larger than 256 MiB".to_owned());
+                let unreadable = Some("it is larger than 128 MiB".to_owned());
                 let elf = crate::listing::facts::Elf {
                     unreadable,
                     ..Default::default()
