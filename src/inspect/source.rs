@@ -50,9 +50,8 @@ impl Source {
         if let Some((scheme @ ("docker" | "docker-daemon" | "containers-storage"), rest)) =
             text.split_once(':')
         {
-            let why = format!(
-                "kiln inspects files; `skopeo copy {scheme}:{rest} oci:DIR` makes some of it"
-            );
+            let why =
+                format!("kiln inspects files; `skopeo copy {scheme}:{rest} oci:DIR` writes them");
             return Err(refuse(why));
         }
         let (form, rest) = match text.split_once(':') {
