@@ -137,9 +137,9 @@ impl<'a, 'p> Fields<'a, 'p> {
     /// Returns whether a key holds a list that starts with a table.
     pub fn is_list_of_tables(&self, key: &str) -> bool {
         matches!(
-            self.table.get(key).map(|value| value.get_ref()),
+            self.table.get(key).map(toml::Spanned::get_ref),
             Some(DeValue::Array(items))
-                if matches!(items.first().map(|item| item.get_ref()), Some(DeValue::Table(_)))
+                if matches!(items.first().map(toml::Spanned::get_ref), Some(DeValue::Table(_)))
         )
     }
 

@@ -114,7 +114,7 @@ fn pick(
         .into_iter()
         .filter(|candidate| {
             let of = candidate.descriptor.platform.as_ref();
-            !of.is_some_and(|platform| platform.os == "unknown")
+            of.is_none_or(|platform| platform.os != "unknown")
         })
         .collect();
     let known: Vec<String> = left.iter().map(shown).collect();

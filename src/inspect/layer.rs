@@ -29,6 +29,7 @@ pub struct ReadLayer {
 
 impl ReadLayer {
     /// Returns the same layer at another place.
+    #[must_use]
     pub fn at(&self, index: usize) -> Self {
         let mut layer = self.clone();
         layer.index = index;

@@ -273,9 +273,8 @@ impl Archive {
         };
         let member = match form {
             Form::Oci => "index.json",
-            Form::Docker => "manifest.json",
             Form::Either if top("index.json") => "index.json",
-            Form::Either => "manifest.json",
+            Form::Docker | Form::Either => "manifest.json",
         };
         if !top(member) {
             return Err(refuse(&format!("it is an archive without `{member}`")));

@@ -314,9 +314,11 @@ impl Extensions {
     }
 
     fn read_record(&mut self, key: &str, value: &[u8]) -> Result<(), &'static str> {
-        let text = |value: &[u8]| match value.contains(&0) {
-            true => Err("has a name with NUL"),
-            false => Ok(Some(value.to_vec())),
+        let text = |value: &[u8]| {
+            if value.contains(&0) {
+                return Err("has a name with NUL");
+            }
+            Ok(Some(value.to_vec()))
         };
         let count = |value| decimal(value).ok_or("has a record that is no number");
         let id = |value| -> Result<_, &'static str> {

@@ -112,7 +112,7 @@ pub(super) fn no_multi_call(subject: Subject<'_>) -> Outcome {
 
 /// Returns every name under which each content can be executed: files, hard links, and
 /// symbolic links.
-fn names<'a>(subject: Subject<'a>) -> BTreeMap<BlobDigest, BTreeSet<&'a str>> {
+fn names(subject: Subject<'_>) -> BTreeMap<BlobDigest, BTreeSet<&str>> {
     let mut names: BTreeMap<BlobDigest, BTreeSet<&str>> = BTreeMap::new();
     for (path, entry) in &subject.image.entries {
         let file = match &entry.node {

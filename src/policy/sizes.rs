@@ -1,7 +1,7 @@
 //! Rules on how much there may be.
 
 use super::{Outcome, Subject};
-use crate::listing::image::Node;
+use crate::listing::image::{ImageEntry, Node};
 
 fn limit(subject: Subject<'_>, found: u64, what: &str) -> Outcome {
     let mut outcome = Outcome::default();
@@ -19,7 +19,7 @@ fn limit(subject: Subject<'_>, found: u64, what: &str) -> Outcome {
 pub(super) fn maximum_size(subject: Subject<'_>) -> Outcome {
     let entries = subject.image.entries.values();
     let linked_once = entries.filter(|entry| entry.hard_link.is_none());
-    let total = linked_once.map(|entry| entry.size_bytes()).sum();
+    let total = linked_once.map(ImageEntry::size_bytes).sum();
     limit(subject, total, "bytes in files")
 }
 

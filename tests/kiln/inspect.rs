@@ -380,7 +380,7 @@ fn tags_and_platforms_choose_and_doubt_is_an_error() {
 }
 
 fn problem(layout: &Layout) -> String {
-    let error = layout.read().err().expect("it is refused");
+    let error = layout.read().expect_err("it is refused");
     error.to_string()
 }
 
@@ -623,7 +623,7 @@ fn documents_that_are_two_things_or_too_much_are_refused() {
     type Change = fn(&mut Value);
     let cases: [(&str, Change); 6] = [
         ("an index and a manifest at once", |m| {
-            m["manifests"] = json!([])
+            m["manifests"] = json!([]);
         }),
         ("and its descriptor", |m| {
             m["mediaType"] = json!("application/vnd.oci.image.index.v1+json");
@@ -638,7 +638,7 @@ fn documents_that_are_two_things_or_too_much_are_refused() {
             m["config"]["digest"] = json!("sha256:../../../../etc/passwd");
         }),
         ("it names 1 layers, and the manifest 0", |m| {
-            m["layers"] = json!([])
+            m["layers"] = json!([]);
         }),
     ];
     for (expected, change) in cases {

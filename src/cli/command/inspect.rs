@@ -20,6 +20,7 @@ use crate::derivation::{BUILT_IN, MAX_FILE, Rule, SourceFile};
 use crate::hash::PackageName;
 use crate::inspect::source::Source;
 use crate::inspect::{Inspected, Progress, inspect};
+use crate::listing::image::ImageEntry;
 use crate::plan::{self, Library, LoadError};
 use crate::policy::{self, Effective, Remark, Status, Verdict, evaluate};
 
@@ -215,6 +216,13 @@ pub(super) fn plain(text: &str) -> String {
         .collect()
 }
 
+/// Sets a key of a JSON object.
+fn set(document: &mut Value, key: &str, value: Value) {
+    if let Value::Object(map) = document {
+        map.insert(key.to_owned(), value);
+    }
+}
+
 fn print(image: &str, policy: &str, inspected: &Inspected, verdict: &Verdict, output: &Output) {
     let mut lines = Vec::new();
     for judged in &verdict.rules {
@@ -245,11 +253,7 @@ fn print(image: &str, policy: &str, inspected: &Inspected, verdict: &Verdict, ou
     );
     output.lines(lines.iter().map(|line| plain(line)));
     let listing = &inspected.listing;
-    let size: u64 = listing
-        .entries
-        .values()
-        .map(|entry| entry.size_bytes())
-        .sum();
+    let size: u64 = listing.entries.values().map(ImageEntry::size_bytes).sum();
     let word = if verdict.holds() { "keeps" } else { "violates" };
     output.tell(&format!(
         "`{image}` (sha256:{}) {word} the policy `{policy}`: {} passed, {} failed, {} waived, \
@@ -296,11 +300,11 @@ fn document(image: &str, policy: &str, inspected: &Inspected, verdict: &Verdict)
         .iter()
         .map(|judged| {
             let mut rule = about(judged.rule);
-            rule["severity"] = json!(judged.severity.as_str());
-            rule["status"] = json!(judged.status().as_str());
-            rule["findings"] = json!(remarks(&judged.findings));
-            rule["not_assessed"] = json!(remarks(&judged.unknown));
-            rule["waived"] = judged
+            set(&mut rule, "severity", json!(judged.severity.as_str()));
+            set(&mut rule, "status", json!(judged.status().as_str()));
+            set(&mut rule, "findings", json!(remarks(&judged.findings)));
+            set(&mut rule, "not_assessed", json!(remarks(&judged.unknown)));
+            let waived: Vec<Value> = judged
                 .waived
                 .iter()
                 .map(|(remark, reason)| {
@@ -311,6 +315,7 @@ fn document(image: &str, policy: &str, inspected: &Inspected, verdict: &Verdict)
                     })
                 })
                 .collect();
+            set(&mut rule, "waived", json!(waived));
             rule
         })
         .collect();
@@ -327,7 +332,7 @@ fn document(image: &str, policy: &str, inspected: &Inspected, verdict: &Verdict)
         "policy": policy,
         "holds": verdict.holds(),
         "entries": listing.entries.len(),
-        "size_bytes": listing.entries.values().map(|entry| entry.size_bytes()).sum::<u64>(),
+        "size_bytes": listing.entries.values().map(ImageEntry::size_bytes).sum::<u64>(),
         "hidden_files": listing.hidden.len(),
         "layers": listing.layers.iter().map(|layer| json!({
             "title": layer.title,

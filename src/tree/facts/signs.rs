@@ -97,9 +97,12 @@ const TABLE: usize = 4096;
 /// Most anchors that are looked at.
 const MAX_ANCHORS: usize = 64;
 
+/// Whether the bytes after a word are those that its program has there.
+type Follows = fn(&[u8]) -> bool;
+
 /// What multi-call binaries say of themselves, and what follows it there: a program that
 /// only looks for these words, as this one does, has others after them.
-const USAGE: [(&str, fn(&[u8]) -> bool); 4] = [
+const USAGE: [(&str, Follows); 4] = [
     ("BusyBox is a multi-call binary", |rest| {
         rest.starts_with(b" that")
     }),
@@ -137,7 +140,7 @@ const MAX_PATHS: usize = 4;
 enum Meaning {
     Variable(&'static str),
     Anchor,
-    Usage(&'static str, fn(&[u8]) -> bool),
+    Usage(&'static str, Follows),
     Packer,
     Language(&'static str),
     BuildPath,
@@ -273,7 +276,7 @@ fn build_path(bytes: &[u8], start: usize) -> Option<String> {
         .get(start..(start + 120).min(bytes.len()))?
         .iter()
         .copied()
-        .take_while(|byte| byte.is_ascii_graphic())
+        .take_while(u8::is_ascii_graphic)
         .collect();
     let path = String::from_utf8(path).ok()?;
     let parts = path.split('/').filter(|part| !part.is_empty()).count();

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::unused;
+use super::{set, unused};
 use crate::derivation::Severity;
 use crate::policy::{Judgement, Remark, Verdict};
 
@@ -62,22 +62,30 @@ fn of_rule(judged: &Judgement) -> Vec<Value> {
             "message": { "text": remark.message },
         });
         if let Some(path) = &remark.path {
-            result["locations"] = json!([{
-                "physicalLocation": { "artifactLocation": { "uri": uri(path.as_str()) } },
-            }]);
+            set(
+                &mut result,
+                "locations",
+                json!([{
+                    "physicalLocation": { "artifactLocation": { "uri": uri(path.as_str()) } },
+                }]),
+            );
         }
         result
     };
     let found = judged.findings.iter().map(result);
     let waived = judged.waived.iter().map(|(remark, reason)| {
         let mut result = result(remark);
-        result["suppressions"] = json!([{ "kind": "external", "justification": reason }]);
+        set(
+            &mut result,
+            "suppressions",
+            json!([{ "kind": "external", "justification": reason }]),
+        );
         result
     });
     let unknown = judged.unknown.iter().map(|remark| {
         let mut result = result(remark);
-        result["kind"] = json!("open");
-        result["level"] = json!("none");
+        set(&mut result, "kind", json!("open"));
+        set(&mut result, "level", json!("none"));
         result
     });
     found.chain(waived).chain(unknown).collect()
