@@ -121,7 +121,9 @@ impl<R: Read> Reader<R> {
     pub fn next(&mut self) -> Result<Option<Member>, TarError> {
         let mut extensions = Extensions::default();
         loop {
-            self.skip_rest()?;
+            if !self.skip_rest()? {
+                return Ok(None);
+            }
             let start = self.at;
             let wrong = |problem| TarError::Header { at: start, problem };
             let Some(header) = self.block()? else {
@@ -223,16 +225,23 @@ impl<R: Read> Reader<R> {
         })
     }
 
-    fn skip_rest(&mut self) -> Result<(), TarError> {
-        let rest = self.left.saturating_add(self.padding);
+    /// Passes over what is left of a member; returns whether anything can follow. After
+    /// the last member some writers leave the zeros out, and runtimes let them.
+    fn skip_rest(&mut self) -> Result<bool, TarError> {
+        let (left, padding) = (self.left, self.padding);
         self.left = 0;
         self.padding = 0;
-        let skipped = io::copy(&mut (&mut self.inner).take(rest), &mut io::sink())?;
-        self.at += skipped;
-        if skipped < rest {
+        if self.skip(left)? < left {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
-        Ok(())
+        Ok(self.skip(padding)? == padding)
+    }
+
+    /// Passes over bytes; returns over how many.
+    fn skip(&mut self, bytes: u64) -> io::Result<u64> {
+        let skipped = io::copy(&mut (&mut self.inner).take(bytes), &mut io::sink())?;
+        self.at += skipped;
+        Ok(skipped)
     }
 
     /// Reads a block; `None` at the end of the stream.

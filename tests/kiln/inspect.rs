@@ -580,6 +580,32 @@ fn a_bomb_ends_at_its_ratio() {
 }
 
 #[test]
+fn a_tar_may_end_right_after_its_last_byte() {
+    let tar = layer(&[
+        ("a", FILE, 0o644, "", b"a"),
+        ("b", FILE, 0o644, "", b"12345"),
+    ]);
+    // Of the second file: header, data, and neither padding nor an end.
+    let mut layout = Layout::new();
+    layout.image(
+        "t",
+        "amd64",
+        &json!({}),
+        &[gzipped(tar[..1024 + 512 + 5].to_vec())],
+    );
+    assert_eq!(paths(&layout.read().unwrap()), ["a", "b"]);
+    let mut layout = Layout::new();
+    layout.image(
+        "t",
+        "amd64",
+        &json!({}),
+        &[gzipped(tar[..1024 + 512 + 4].to_vec())],
+    );
+    let found = problem(&layout);
+    assert!(found.contains("`b` ends early"), "{found}");
+}
+
+#[test]
 fn extended_headers_are_bounded_and_read_in_one_way() {
     let raw = |kind: u8, size: u64, data: &[u8]| {
         let mut tar = header("x", EntryType::new(kind), 0o644, "", size)
