@@ -819,6 +819,17 @@ fn every_rule_is_listed_with_what_it_serves() {
 }
 
 #[test]
+fn the_book_lists_every_rule() {
+    let book = Path::new(env!("CARGO_MANIFEST_DIR")).join("book/src/reference/image-files.md");
+    let book = std::fs::read_to_string(book).unwrap();
+    for rule in kiln::derivation::Rule::ALL {
+        let about = rule.about();
+        let row = format!("| `{}` | {} | ", about.id, about.severity.as_str());
+        assert!(book.contains(&row), "{row}");
+    }
+}
+
+#[test]
 fn a_built_image_keeps_what_its_policy_says_when_it_is_inspected() {
     let world = World::new();
     world.package(
