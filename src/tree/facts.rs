@@ -183,6 +183,97 @@ mod tests {
         assert!(shells >= 1, "this machine has no shell to try");
     }
 
+    /// Returns the evidence that a program is a multi-call binary.
+    fn multi_call(bytes: &[u8]) -> Vec<String> {
+        let signs = extract(bytes).signs;
+        let telling = signs.iter().filter(|sign| sign.is_multi_call());
+        telling.map(ToString::to_string).collect()
+    }
+
+    /// Overwrites every occurrence of a word.
+    fn without(bytes: &[u8], word: &[u8]) -> Vec<u8> {
+        let mut bytes = bytes.to_vec();
+        let places: Vec<usize> = memchr::memmem::find_iter(&bytes, word).collect();
+        for at in places {
+            bytes[at..at + word.len()].fill(b'x');
+        }
+        bytes
+    }
+
+    #[test]
+    fn multi_call_binaries_are_recognised_whatever_is_taken_from_them() {
+        let mut tried = 0;
+        for path in ["/bin/busybox", "/bin/toybox"] {
+            let Ok(bytes) = std::fs::read(path) else {
+                eprintln!("skipped: there is no {path}");
+                continue;
+            };
+            tried += 1;
+            assert!(
+                multi_call(&bytes).len() >= 2,
+                "{path}: {:?}",
+                multi_call(&bytes)
+            );
+            // No word of what it is called, then no table.
+            let mut unnamed = bytes.clone();
+            for word in ["BusyBox", "busybox", "Toybox", "toybox"] {
+                unnamed = without(&unnamed, word.as_bytes());
+            }
+            let found = multi_call(&unnamed);
+            assert!(found[0].contains("holds a table"), "{path}: {found:?}");
+            let mut tableless = bytes.clone();
+            for word in ["\0chmod\0", "\0mount\0", "\0ifconfig\0"] {
+                tableless = without(&tableless, word.as_bytes());
+            }
+            let found = multi_call(&tableless);
+            assert!(found[0].contains("it says"), "{path}: {found:?}");
+        }
+        for path in [
+            "/bin/bash",
+            "/bin/dash",
+            "/bin/ls",
+            "/bin/coreutils",
+            "/bin/systemctl",
+            "/bin/kmod",
+            "/bin/udevadm",
+            "/sbin/lvm",
+            "/usr/bin/git",
+            "/usr/bin/perl",
+            "/usr/bin/llvm-ar",
+            "/usr/bin/python3",
+            "/usr/bin/gdb",
+            "/proc/self/exe",
+        ] {
+            if let Ok(bytes) = std::fs::read(path) {
+                tried += 1;
+                assert!(
+                    multi_call(&bytes).is_empty(),
+                    "{path}: {:?}",
+                    multi_call(&bytes)
+                );
+            }
+        }
+        assert!(tried > 3, "this machine has too few programs to try");
+    }
+
+    #[test]
+    fn a_packer_is_recognised_by_its_header_and_not_by_its_name() {
+        let packed = |signs: &std::collections::BTreeSet<Sign>| {
+            signs.contains(&Sign::Packed { packer: "UPX" })
+        };
+        let mut bytes = std::fs::read("/bin/true").unwrap();
+        assert!(!packed(&extract(&bytes).signs));
+        // After the ELF header and three program headers: checksum, magic, length of the
+        // loader, version 13, format 22 (ELF for AMD64).
+        let header = b"\x12\x34\x56\x78UPX!\x10\x09\x0d\x16";
+        bytes[232..232 + header.len()].copy_from_slice(header);
+        assert!(packed(&extract(&bytes).signs));
+        bytes[232..232 + header.len()].fill(0);
+        let name = b"\0UPX! is a packer\0";
+        bytes[2000..2000 + name.len()].copy_from_slice(name);
+        assert!(!packed(&extract(&bytes).signs));
+    }
+
     #[test]
     fn linkage_and_interpreters() {
         let bytes = std::fs::read("/proc/self/exe").unwrap();
