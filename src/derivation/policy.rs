@@ -128,6 +128,7 @@ pub fn resolve_policy(written: &Spanned<PackageName>, within: &PackageName) -> P
 
 pub(super) fn read_policy(fields: &mut Fields<'_, '_>) -> Option<Policy> {
     fields.table("policy", |f| {
+        let problems = f.problems.len();
         let extends = f.text("extends");
         let extends = f.parsed::<PackageName>(extends);
         let demands = if f.is_list_of_tables("rules") {
@@ -138,7 +139,7 @@ pub(super) fn read_policy(fields: &mut Fields<'_, '_>) -> Option<Policy> {
                 .map(|rule| Demand::plain(rule.value))
                 .collect()
         };
-        if demands.is_empty() && extends.is_none() {
+        if demands.is_empty() && extends.is_none() && f.problems.len() == problems {
             f.problem(f.span(), "the policy has no rules");
         }
         Some(Policy {

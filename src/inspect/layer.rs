@@ -63,7 +63,7 @@ pub struct Budget {
 }
 
 impl Budget {
-    fn take(&self, name: &str, member: &Member) -> Result<(), InspectError> {
+    fn take(&self, member: &Member) -> Result<(), InspectError> {
         let attributes = member.attributes.iter();
         let attributes: usize = attributes.map(|(key, value)| key.len() + value.len()).sum();
         let bytes = (member.path.len() + member.link.len() + attributes) as u64;
@@ -77,7 +77,8 @@ impl Budget {
             return Ok(());
         };
         Err(InspectError::TooLarge {
-            what: name.to_owned(),
+            // Which of the layers that are read at once meets the limit is chance.
+            what: "the image".to_owned(),
             limit,
         })
     }
@@ -129,7 +130,7 @@ pub fn members(
     let mut changes = Vec::new();
     let mut facts = BTreeMap::new();
     while let Some(member) = reader.next().map_err(|error| wrong(error.to_string()))? {
-        budget.take(name, &member)?;
+        budget.take(&member)?;
         let shown = || shown(&member.path);
         let refuse = |why: String| wrong(format!("`{}` {why}", shown()));
         let Some(path) = member_path(&member.path).map_err(refuse)? else {

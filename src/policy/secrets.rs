@@ -76,6 +76,7 @@ fn why_harmless(path: &RelPath, facts: Option<&ContentFacts>) -> Option<&'static
         Some(Kind::Elf(elf)) if elf.role == Role::Library => {
             Some("in a library, which may try itself with it")
         }
+        Some(Kind::Archive) => Some("in a library, which may try itself with it"),
         _ => None,
     }
 }

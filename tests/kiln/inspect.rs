@@ -830,6 +830,28 @@ fn the_book_lists_every_rule() {
 }
 
 #[test]
+fn policies_that_extend_one_another_in_a_circle_are_refused() {
+    let world = World::new();
+    let layout = one(&[]);
+    for (name, other) in [("a", "b"), ("b", "a")] {
+        world.write(
+            &format!("derivations/policies/{name}.toml"),
+            &format!(
+                "name = \"{name}\"\nsummary = \"x\"\n[policy]\nextends = \"policies/{other}\"\n"
+            ),
+        );
+    }
+    let image = layout.path().to_str().unwrap();
+    let run = world.kiln(&["inspect", image, "--policy", "policies/a"]);
+    assert_eq!(run.status, 2, "{run:?}");
+    assert!(run.stderr.contains("circle"), "{run:?}");
+    // A package is no policy.
+    let run = world.kiln(&["inspect", image, "--policy", "tools/good"]);
+    assert_eq!(run.status, 2, "{run:?}");
+    assert!(run.stderr.contains("is not a policy"), "{run:?}");
+}
+
+#[test]
 fn a_built_image_keeps_what_its_policy_says_when_it_is_inspected() {
     let world = World::new();
     world.package(

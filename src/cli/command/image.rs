@@ -372,6 +372,13 @@ fn deliver(
             "path": absolute(remark.path.as_ref()),
             "reason": reason,
         })).collect::<Vec<_>>(),
+        "not_assessed": verdict.rules.iter().flat_map(|judged| {
+            judged.unknown.iter().map(|remark| json!({
+                "rule": judged.rule.as_str(),
+                "path": absolute(remark.path.as_ref()),
+                "message": remark.message,
+            }))
+        }).collect::<Vec<_>>(),
         "unused_exceptions": verdict.unused.iter().map(|exception| json!({
             "rule": exception.rule.as_str(),
             "path": absolute(exception.path.as_ref()),
