@@ -76,8 +76,11 @@ pub(super) fn stack_protector(subject: Subject<'_>) -> Outcome {
 pub(super) fn fortify(subject: Subject<'_>) -> Outcome {
     each(subject, |path, elf, outcome| match elf.fortified {
         Some(false) => outcome.find(path, "it calls only the unchecked forms of functions"),
-        None if elf.needed.is_empty() && elf.stack_protector.is_none() => {
-            outcome.cannot_tell(Some(path), "it is static and has no symbols");
+        None if elf.needed.is_empty() => {
+            outcome.cannot_tell(
+                Some(path),
+                "it is static, so that nothing tells what it calls",
+            );
         }
         Some(true) | None => {}
     })

@@ -156,6 +156,8 @@ struct Names<'a> {
     /// Whether what is missing is known to be missing: the file is dynamic, so that all it
     /// takes from libraries is named, or it was not stripped.
     complete: bool,
+    /// Whether it takes anything from libraries.
+    dynamic: bool,
 }
 
 impl<'a> Names<'a> {
@@ -171,6 +173,7 @@ impl<'a> Names<'a> {
         Self {
             all: dynamic.chain(own).collect(),
             complete: !file.libraries.is_empty() || !file.syms.is_empty(),
+            dynamic: !file.libraries.is_empty(),
         }
     }
 
@@ -185,12 +188,13 @@ impl<'a> Names<'a> {
         (found || self.complete).then_some(found)
     }
 
+    /// A static program has the unchecked forms too, whoever calls them.
     fn fortified(&self) -> Option<bool> {
         let checked = self
             .all
             .iter()
             .any(|name| name.starts_with("__") && name.ends_with("_chk"));
         let plain = FORTIFIABLE.iter().any(|name| self.all.contains(name));
-        (self.complete && (checked || plain)).then_some(checked)
+        (self.dynamic && (checked || plain)).then_some(checked)
     }
 }
