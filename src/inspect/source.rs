@@ -5,14 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::document::{Descriptor, DockerImage, docker_manifest};
 use super::layer::ReadLayer;
 use super::limits::{MAX_BLOBS, MAX_DOCUMENT};
-use super::tar::{Kind, Reader};
+use super::tar::{Kind, Member, Reader};
 use super::{InspectError, ReadOne, stream};
 use crate::hash::Sha256Digest;
 
@@ -300,40 +300,71 @@ impl Archive {
         })
     }
 
-    /// Notes where each member is.
+    /// Notes where each member is. A plain archive is not read for it, only its headers.
     fn index(&mut self) -> Result<(), InspectError> {
-        let name = self.path.display().to_string();
+        let path = self.path.clone();
+        let access = access(&path);
         let file = open_file(&self.path)?;
-        let (stream, is_plain) = stream::decompressed(BufReader::with_capacity(1 << 18, file))
-            .map_err(access(&self.path))?;
+        let length = match file.metadata() {
+            Ok(metadata) => metadata.len(),
+            Err(error) => return Err(access(error)),
+        };
+        let mut file = BufReader::with_capacity(1 << 18, file);
+        let start = match file.fill_buf() {
+            Ok(start) => start,
+            Err(error) => return Err(access(error)),
+        };
+        if stream::is_plain(start) {
+            return self.note(&mut Reader::new(file), |tar, member, _| {
+                if tar.position().saturating_add(member.size_bytes) > length {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                tar.jump()
+            });
+        }
         let mut documents = BTreeMap::new();
         let mut kept = 0;
-        let mut tar = Reader::new(stream);
-        let broken = |problem: String| InspectError::NotAnImage {
+        let stream = match stream::decompressed(file) {
+            Ok(stream) => stream,
+            Err(error) => return Err(access(error)),
+        };
+        self.note(&mut Reader::new(stream), |tar, member, path| {
+            if member.size_bytes > MAX_DOCUMENT {
+                return Ok(());
+            }
+            let mut bytes = Vec::new();
+            tar.data().read_to_end(&mut bytes)?;
+            if matches!(bytes.first(), Some(b'{' | b'[')) && kept + bytes.len() <= MAX_KEPT {
+                kept += bytes.len();
+                documents.insert(path.to_owned(), bytes);
+            }
+            Ok(())
+        })?;
+        self.documents = Some(documents);
+        Ok(())
+    }
+
+    /// Notes every member of a tar, and does something with each file.
+    fn note<R: Read>(
+        &mut self,
+        tar: &mut Reader<R>,
+        mut each_file: impl FnMut(&mut Reader<R>, &Member, &str) -> io::Result<()>,
+    ) -> Result<(), InspectError> {
+        let name = self.path.display().to_string();
+        let broken = |problem: &dyn std::fmt::Display| InspectError::NotAnImage {
             name: name.clone(),
             why: format!("it is no tar archive: {problem}"),
         };
-        while let Some(member) = tar.next().map_err(|error| broken(error.to_string()))? {
-            let Ok(path) = String::from_utf8(member.path.clone()) else {
+        while let Some(member) = tar.next().map_err(|error| broken(&error))? {
+            let Ok(path) = std::str::from_utf8(&member.path) else {
                 continue;
             };
             let path = path.trim_start_matches("./").to_owned();
             match member.kind {
                 Kind::File => {
-                    self.members
-                        .insert(path.clone(), (tar.position(), member.size_bytes));
-                    if !is_plain && member.size_bytes <= MAX_DOCUMENT {
-                        let mut bytes = Vec::new();
-                        tar.data()
-                            .read_to_end(&mut bytes)
-                            .map_err(|error| broken(error.to_string()))?;
-                        kept += bytes.len();
-                        if matches!(bytes.first(), Some(b'{' | b'[')) && kept <= MAX_KEPT {
-                            documents.insert(path, bytes);
-                        } else {
-                            kept -= bytes.len();
-                        }
-                    }
+                    let place = (tar.position(), member.size_bytes);
+                    each_file(tar, &member, &path).map_err(|error| broken(&error))?;
+                    self.members.insert(path, place);
                 }
                 Kind::Symlink | Kind::HardLink => {
                     let target = String::from_utf8_lossy(&member.link).into_owned();
@@ -351,9 +382,6 @@ impl Archive {
                     limit: format!("{MAX_BLOBS} members"),
                 });
             }
-        }
-        if !is_plain {
-            self.documents = Some(documents);
         }
         Ok(())
     }
@@ -431,7 +459,7 @@ impl Blobs for Archive {
             wanted.entry(self.member(layer)?).or_default().push(index);
         }
         let file = open_file(&self.path)?;
-        let (stream, _) = stream::decompressed(BufReader::with_capacity(1 << 18, file))
+        let stream = stream::decompressed(BufReader::with_capacity(1 << 18, file))
             .map_err(access(&self.path))?;
         let mut tar = Reader::new(stream);
         let broken = |error: &dyn std::fmt::Display| InspectError::NotAnImage {

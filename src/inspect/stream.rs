@@ -4,6 +4,7 @@
 //! reads its members. Between them are a few blocks, so that neither runs ahead.
 
 use std::io::{self, BufRead, BufReader, Read};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use sha2::{Digest as _, Sha256};
@@ -19,24 +20,34 @@ const BLOCK: usize = 256 << 10;
 /// Blocks that wait between the threads.
 const WAITING: usize = 4;
 
-/// Returns the decompressed stream, and whether it was plain already.
+/// Whether bytes start a gzip stream.
+fn is_gzip(start: &[u8]) -> bool {
+    start.starts_with(&[0x1f, 0x8b])
+}
+
+/// Whether bytes start a zstd stream: a frame, or one that is to be passed over.
+fn is_zstd(start: &[u8]) -> bool {
+    start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) || start.get(1..4) == Some(&[0x2a, 0x4d, 0x18])
+}
+
+/// Returns whether a stream that starts so is not compressed.
+pub(super) fn is_plain(start: &[u8]) -> bool {
+    !is_gzip(start) && !is_zstd(start)
+}
+
+/// Returns the decompressed stream; one in no known format is passed on.
 pub(super) fn decompressed<'a>(
     mut source: impl BufRead + Send + 'a,
-) -> io::Result<(Box<dyn Read + Send + 'a>, bool)> {
+) -> io::Result<Box<dyn Read + Send + 'a>> {
     let start = source.fill_buf()?;
-    Ok(if start.starts_with(&[0x1f, 0x8b]) {
-        (
-            Box::new(flate2::bufread::MultiGzDecoder::new(source)),
-            false,
-        )
-    } else if start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd])
-        || start.get(1..4) == Some(&[0x2a, 0x4d, 0x18])
-    {
+    Ok(if is_gzip(start) {
+        Box::new(flate2::bufread::MultiGzDecoder::new(source))
+    } else if is_zstd(start) {
         let mut decoder = zstd::Decoder::with_buffer(source)?;
         decoder.window_log_max(ZSTD_WINDOW_LOG)?;
-        (Box::new(decoder), false)
+        Box::new(decoder)
     } else {
-        (Box::new(source), true)
+        Box::new(source)
     })
 }
 
@@ -157,7 +168,7 @@ fn store(
     progress: &dyn Progress,
     send: &dyn Fn(Block) -> bool,
 ) -> Stored {
-    let counted = std::cell::Cell::new(0_u64);
+    let counted = AtomicU64::new(0);
     let mut hasher = Sha256::new();
     let hashing = Hashing {
         // One byte more than it should have tells that it has more.
@@ -175,7 +186,7 @@ fn store(
     };
     drop(stream);
     Stored {
-        length: counted.get(),
+        length: counted.load(Ordering::Relaxed),
         digest: Sha256Digest::from_bytes(hasher.finalize().into()),
         error: error.or(rest),
     }
@@ -184,22 +195,10 @@ fn store(
 /// Moves the decompressed stream on, block by block, within the limits.
 fn pump(
     stream: &mut BufReader<Hashing<'_, impl Read + Send>>,
-    counted: &std::cell::Cell<u64>,
+    counted: &AtomicU64,
     send: &dyn Fn(Block) -> bool,
 ) -> io::Result<()> {
-    let start = stream.fill_buf()?;
-    let is_gzip = start.starts_with(&[0x1f, 0x8b]);
-    let is_zstd = start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd])
-        || start.get(1..4) == Some(&[0x2a, 0x4d, 0x18]);
-    let mut decoder: Box<dyn Read + '_> = if is_gzip {
-        Box::new(flate2::bufread::MultiGzDecoder::new(stream))
-    } else if is_zstd {
-        let mut decoder = zstd::Decoder::with_buffer(stream)?;
-        decoder.window_log_max(ZSTD_WINDOW_LOG)?;
-        Box::new(decoder)
-    } else {
-        Box::new(stream)
-    };
+    let mut decoder = decompressed(stream)?;
     let mut total = 0_u64;
     loop {
         let mut block = vec![0; BLOCK];
@@ -215,7 +214,7 @@ fn pump(
         if total > MAX_LAYER {
             return Err(Limit(format!("a layer has {MAX_LAYER} bytes at most")).into());
         }
-        if total > RATIO_FROM && total / MAX_RATIO > counted.get() {
+        if total > RATIO_FROM && total / MAX_RATIO > counted.load(Ordering::Relaxed) {
             let limit = format!("it decompresses to more than {MAX_RATIO} times its size");
             return Err(Limit(limit).into());
         }
@@ -248,7 +247,7 @@ fn limit(error: &io::Error) -> Option<String> {
 struct Hashing<'a, R> {
     inner: R,
     hasher: &'a mut Sha256,
-    counted: &'a std::cell::Cell<u64>,
+    counted: &'a AtomicU64,
     progress: &'a dyn Progress,
 }
 
@@ -256,7 +255,7 @@ impl<R: Read> Read for Hashing<'_, R> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(into)?;
         self.hasher.update(into.get(..count).unwrap_or_default());
-        self.counted.set(self.counted.get() + count as u64);
+        self.counted.fetch_add(count as u64, Ordering::Relaxed);
         self.progress.read(count as u64);
         Ok(count)
     }

@@ -5,7 +5,7 @@
 //! that is wrong, a size that is no number, two long names for one member.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 
 use super::limits::MAX_EXTENSION;
 
@@ -273,6 +273,22 @@ impl<R: Read> Reader<R> {
         }
         self.padding = size.next_multiple_of(BLOCK as u64) - size;
         Ok(bytes)
+    }
+}
+
+impl<R: Read + Seek> Reader<R> {
+    /// Passes over the data of a member without reading it. The stream may end before.
+    ///
+    /// # Errors
+    /// Those of the stream.
+    pub fn jump(&mut self) -> io::Result<()> {
+        let rest = self.left.saturating_add(self.padding);
+        let by = i64::try_from(rest).map_err(io::Error::other)?;
+        self.inner.seek_relative(by)?;
+        self.at += rest;
+        self.left = 0;
+        self.padding = 0;
+        Ok(())
     }
 }
 

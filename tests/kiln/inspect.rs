@@ -292,6 +292,15 @@ fn every_form_gives_the_same_listing() {
         assert_eq!(found.entries, wanted.entries, "{image}");
         assert_eq!(found.hidden, wanted.hidden, "{image}");
     }
+    // One that ends within `index.json`.
+    let whole = std::fs::read(archive).unwrap();
+    let cut = directory.path().join("cut.tar");
+    std::fs::write(&cut, &whole[..1600]).unwrap();
+    let found = read(cut.to_str().unwrap(), None);
+    assert!(
+        matches!(found, Err(InspectError::NotAnImage { .. })),
+        "{found:?}"
+    );
 }
 
 #[test]
