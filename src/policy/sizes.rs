@@ -1,5 +1,7 @@
 //! Rules on how much there may be.
 
+use std::collections::BTreeSet;
+
 use super::{Outcome, Subject};
 use crate::listing::image::{ImageEntry, Node};
 
@@ -15,11 +17,19 @@ fn limit(subject: Subject<'_>, found: u64, what: &str) -> Outcome {
     outcome
 }
 
-/// All files together.
+/// All files together, each once, however many names it has.
 pub(super) fn maximum_size(subject: Subject<'_>) -> Outcome {
-    let entries = subject.image.entries.values();
-    let linked_once = entries.filter(|entry| entry.hard_link.is_none());
-    let total = linked_once.map(ImageEntry::size_bytes).sum();
+    let entries = &subject.image.entries;
+    // A file whose first name an upper layer removed is counted by its other names.
+    let mut counted = BTreeSet::new();
+    let total = entries
+        .values()
+        .filter(|entry| match &entry.hard_link {
+            Some(first) => !entries.contains_key(first) && counted.insert(first),
+            None => true,
+        })
+        .map(ImageEntry::size_bytes)
+        .sum();
     limit(subject, total, "bytes in files")
 }
 

@@ -434,6 +434,14 @@ fn limits_and_labels() {
     assert!(fixture.findings(Rule::MaximumSize).is_empty());
     fixture.parameters.at_most = Some(5);
     assert_eq!(fixture.findings(Rule::MaximumSize).len(), 1);
+    fixture.file("c", b"12345", 0o644).hard_link = Some(path("a"));
+    fixture.parameters.at_most = Some(6);
+    assert!(fixture.findings(Rule::MaximumSize).is_empty());
+    // Once its first name is gone, the other one counts.
+    fixture.image.entries.remove(&path("a"));
+    assert!(fixture.findings(Rule::MaximumSize).is_empty());
+    fixture.parameters.at_most = Some(5);
+    assert_eq!(fixture.findings(Rule::MaximumSize).len(), 1);
     assert!(fixture.findings(Rule::MaximumFiles).is_empty());
     fixture.parameters.at_most = Some(1);
     assert_eq!(fixture.findings(Rule::MaximumFiles).len(), 1);
