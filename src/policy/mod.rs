@@ -144,19 +144,28 @@ impl Verdict {
         self.unused.is_empty() && self.rules.iter().all(|rule| rule.findings.is_empty())
     }
 
-    /// Returns every violation that nothing waives.
-    pub fn findings(&self) -> impl Iterator<Item = (Rule, &Remark)> {
-        self.rules
-            .iter()
+    /// Returns every violation that nothing waives: path by path, and of each the rules in
+    /// the order of the catalogue.
+    pub fn findings(&self) -> Vec<(Rule, &Remark)> {
+        let rules = self.rules.iter();
+        let mut all: Vec<(Rule, &Remark)> = rules
             .flat_map(|judged| judged.findings.iter().map(|remark| (judged.rule, remark)))
+            .collect();
+        all.sort_by_key(|(rule, remark)| (&remark.path, *rule, &remark.message));
+        all
     }
 
-    /// Returns every waived violation with its reason.
-    pub fn waived(&self) -> impl Iterator<Item = (Rule, &Remark, &str)> {
-        self.rules.iter().flat_map(|judged| {
-            let waived = judged.waived.iter();
-            waived.map(|(remark, reason)| (judged.rule, remark, reason.as_str()))
-        })
+    /// Returns every waived violation with its reason, in the order of the findings.
+    pub fn waived(&self) -> Vec<(Rule, &Remark, &str)> {
+        let rules = self.rules.iter();
+        let mut all: Vec<(Rule, &Remark, &str)> = rules
+            .flat_map(|judged| {
+                let waived = judged.waived.iter();
+                waived.map(|(remark, reason)| (judged.rule, remark, reason.as_str()))
+            })
+            .collect();
+        all.sort_by_key(|(rule, remark, _)| (&remark.path, *rule, &remark.message));
+        all
     }
 
     /// Returns how many rules have a status.

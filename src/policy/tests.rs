@@ -465,8 +465,31 @@ fn exceptions_waive_one_finding_and_must_waive_one() {
     };
     let exceptions = [exception("bin/sh"), exception("bin/none")];
     let verdict = evaluate(&fixture.image, &[Demand::plain(Rule::NoShell)], &exceptions);
-    assert_eq!(verdict.findings().count(), 1);
+    assert_eq!(verdict.findings().len(), 1);
     assert_eq!(verdict.rules[0].waived[0].1, "wanted");
     assert_eq!(verdict.unused, [exception("bin/none")]);
     assert!(!verdict.holds());
+}
+
+#[test]
+fn findings_come_path_by_path() {
+    let mut fixture = Fixture::new(&[("a", b"#!/bin/sh\n", 0o4555), ("b", b"#!/bin/sh\n", 0o4555)]);
+    fixture.image.configuration.user = "0".to_owned();
+    let demands = [Rule::NoSetuid, Rule::NonRootUser, Rule::NoShell].map(Demand::plain);
+    let verdict = evaluate(&fixture.image, &demands, &[]);
+    let found: Vec<(&str, Rule)> = verdict
+        .findings()
+        .into_iter()
+        .map(|(rule, remark)| (remark.path.as_ref().map_or("", RelPath::as_str), rule))
+        .collect();
+    assert_eq!(
+        found,
+        [
+            ("", Rule::NonRootUser),
+            ("a", Rule::NoShell),
+            ("a", Rule::NoSetuid),
+            ("b", Rule::NoShell),
+            ("b", Rule::NoSetuid),
+        ]
+    );
 }

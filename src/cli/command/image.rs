@@ -362,12 +362,12 @@ fn deliver(
         "digest": digest,
         "places": places,
         "policy": policy.as_str(),
-        "violations": verdict.findings().map(|(rule, remark)| json!({
+        "violations": verdict.findings().iter().map(|(rule, remark)| json!({
             "rule": rule.as_str(),
             "path": absolute(remark.path.as_ref()),
             "message": remark.message,
         })).collect::<Vec<_>>(),
-        "waived": verdict.waived().map(|(rule, remark, reason)| json!({
+        "waived": verdict.waived().iter().map(|(rule, remark, reason)| json!({
             "rule": rule.as_str(),
             "path": absolute(remark.path.as_ref()),
             "reason": reason,
@@ -450,9 +450,11 @@ fn print(
     if !verdict.holds() {
         let mut problem = Problem::new(format!("`{name}` violates its policy `{policy}`"));
         let findings = verdict.findings();
-        problem
-            .details
-            .extend(findings.map(|(rule, remark)| format!("{}: {remark}", rule.as_str())));
+        problem.details.extend(
+            findings
+                .iter()
+                .map(|(rule, remark)| format!("{}: {remark}", rule.as_str())),
+        );
         problem.details.extend(verdict.unused.iter().map(unused));
         output.failure(
             &problem
