@@ -23,6 +23,7 @@ pub mod build;
 pub mod realise;
 pub mod projection;
 pub mod image;
+pub mod inspect;
 pub mod policy;
 pub mod proof;
 pub mod cli;

@@ -37,6 +37,8 @@ pub enum Command {
     Build(BuildArguments),
     /// Build images
     Image(ImageArguments),
+    /// Judge an image of any maker by the rules of a policy, or compare two
+    Inspect(InspectArguments),
     /// Rebuild what something was built from, and compare bit for bit
     Prove(ProveArguments),
     /// Print the log of a package's last build
@@ -295,6 +297,47 @@ pub struct ImageArguments {
     /// How much is done at once.
     #[command(flatten)]
     pub effort: Effort,
+}
+
+/// Arguments of `kiln inspect`.
+#[derive(Debug, Args)]
+pub struct InspectArguments {
+    /// A layout directory or an archive, also as `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]` or
+    /// `docker-archive:FILE[:TAG]`; with `--diff`, two of them
+    #[arg(required_unless_present = "rules", num_args = 1..=2, value_name = "IMAGE")]
+    pub images: Vec<String>,
+
+    /// The policy: `minimal`, `hardened`, `regulated`, another by its name, or a file
+    #[arg(short, long, value_name = "POLICY", default_value = "hardened")]
+    pub policy: String,
+
+    /// How the verdict is printed
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    pub format: InspectFormat,
+
+    /// Which of several platforms, such as `linux/arm64` [default: the only one, else
+    /// `linux/amd64`]
+    #[arg(long, value_name = "OS/CPU")]
+    pub platform: Option<crate::inspect::document::Platform>,
+
+    /// List every rule, and judge nothing
+    #[arg(long, conflicts_with_all = ["images", "diff"])]
+    pub rules: bool,
+
+    /// Say which files two images have in common, and which not
+    #[arg(long)]
+    pub diff: bool,
+}
+
+/// How `kiln inspect` prints a verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum InspectFormat {
+    /// For people: a line for each rule, and its evidence
+    Table,
+    /// Everything, as one JSON document
+    Json,
+    /// For code hosts and editors: SARIF 2.1.0
+    Sarif,
 }
 
 /// Arguments of `kiln prove`.

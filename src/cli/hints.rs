@@ -1,8 +1,10 @@
 //! From typed errors to what the user reads: the chain of causes, and the next step.
 
 mod fetch;
+mod inspect;
 
 use fetch::{fetch, fetch_at, with_fetch_hint};
+pub(super) use inspect::inspect;
 
 use super::report::{Failure, Problem};
 use crate::build::{BuildError, in_words};

@@ -56,6 +56,7 @@ fn dispatch(arguments: &Arguments, output: &Output) -> Result<Answer, Failure> {
     match &arguments.command {
         Command::Completions { shell } => return command::completions::run(*shell),
         Command::Doctor => return command::doctor::run(arguments, output),
+        Command::Inspect(inspect) => return command::inspect::run(arguments, inspect, output),
         _ => {}
     }
     let session = Session::open(arguments, output)?;
@@ -74,7 +75,7 @@ fn dispatch(arguments: &Arguments, output: &Output) -> Result<Answer, Failure> {
         Command::Diff(diff) => command::diff::run(&session, diff),
         Command::Graph(graph) => command::graph::run(&session, graph),
         Command::Store { command } => command::store::run(&session, command),
-        Command::Completions { .. } | Command::Doctor => Ok(Answer::Yes),
+        Command::Completions { .. } | Command::Doctor | Command::Inspect(_) => Ok(Answer::Yes),
     }
 }
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::diagnostic::{Diagnostic, SourceFile, Spanned};
-use super::image::{Image, Policy};
+use super::image::Image;
+use super::policy::Policy;
 use crate::hash::{ObjectName, OutputName, PackageName, RelPath, Sha256Digest};
 
 /// A derivation file, read.

@@ -122,6 +122,27 @@ impl<'a, 'p> Fields<'a, 'p> {
         None
     }
 
+    /// Reads a whole number that is not negative.
+    pub fn number(&mut self, key: &'static str) -> Option<u64> {
+        let (value, span) = self.get(key)?;
+        if let DeValue::Integer(integer) = value
+            && let Ok(number) = u64::from_str_radix(integer.as_str(), integer.radix())
+        {
+            return Some(number);
+        }
+        self.wrong_type(key, "a whole number", value, span);
+        None
+    }
+
+    /// Returns whether a key holds a list that starts with a table.
+    pub fn is_list_of_tables(&self, key: &str) -> bool {
+        matches!(
+            self.table.get(key).map(toml::Spanned::get_ref),
+            Some(DeValue::Array(items))
+                if matches!(items.first().map(toml::Spanned::get_ref), Some(DeValue::Table(_)))
+        )
+    }
+
     pub fn texts(&mut self, key: &'static str) -> Vec<Spanned<String>> {
         let Some((value, span)) = self.get(key) else {
             return Vec::new();

@@ -1,10 +1,10 @@
-//! Reading `[image]` and `[policy]`.
+//! Reading `[image]`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::str::FromStr;
 
 use super::diagnostic::{Diagnostic, Spanned};
 use super::fields::Fields;
+use super::policy::{Absolute, Exception, read_exception};
 use crate::hash::{PackageName, RelPath};
 
 /// An image as declared.
@@ -54,94 +54,6 @@ pub struct Content {
     pub files: Option<Vec<Spanned<RelPath>>>,
     /// Where they are put; `None` for `/`.
     pub to: Option<RelPath>,
-}
-
-/// A waived finding.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Exception {
-    /// The rule.
-    pub rule: Rule,
-    /// The file that it would speak of.
-    pub path: RelPath,
-    /// Why it is waived.
-    pub reason: String,
-}
-
-/// Rules that every image of a kind must keep.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Policy {
-    /// The rules.
-    pub rules: BTreeSet<Rule>,
-}
-
-/// A rule that an image can keep or violate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Rule {
-    /// Every file comes from a declared object.
-    Explained,
-    /// Only listed files can be executed, and each listed one is there.
-    AllowedExecutables,
-    /// No shell and no multi-call binary.
-    NoShell,
-    /// No setuid or setgid bit.
-    NoSetuid,
-    /// Nothing that is, or refers to, the binary seed.
-    NoSeed,
-    /// Every ELF file is static.
-    Static,
-}
-
-impl Rule {
-    /// All rules.
-    pub const ALL: [Self; 6] = [
-        Self::Explained,
-        Self::AllowedExecutables,
-        Self::NoShell,
-        Self::NoSetuid,
-        Self::NoSeed,
-        Self::Static,
-    ];
-
-    /// Returns its id.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Explained => "explained",
-            Self::AllowedExecutables => "allowed-executables",
-            Self::NoShell => "no-shell",
-            Self::NoSetuid => "no-setuid",
-            Self::NoSeed => "no-seed",
-            Self::Static => "static",
-        }
-    }
-}
-
-impl FromStr for Rule {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL
-            .into_iter()
-            .find(|rule| rule.as_str() == text)
-            .ok_or_else(|| {
-                let known: Vec<&str> = Self::ALL.iter().map(|rule| rule.as_str()).collect();
-                format!("`{text}` is not a rule (known: {})", known.join(", "))
-            })
-    }
-}
-
-/// A path that a file gives in absolute form: `/bin/dash`.
-struct Absolute(RelPath);
-
-impl FromStr for Absolute {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        text.strip_prefix('/')
-            .ok_or_else(|| format!("`{text}` is not absolute; paths in the image start with `/`"))?
-            .parse()
-            .map(Self)
-            .map_err(|error: crate::hash::PathError| error.to_string())
-    }
 }
 
 pub(super) fn read_image(fields: &mut Fields<'_, '_>) -> Option<Image> {
@@ -262,33 +174,5 @@ fn read_content(fields: &mut Fields<'_, '_>) -> Option<Content> {
         package: package?,
         files,
         to,
-    })
-}
-
-fn read_exception(fields: &mut Fields<'_, '_>) -> Option<Exception> {
-    let rule = fields.required("rule");
-    let rule = fields.parsed::<Rule>(rule);
-    let path = fields.required("path");
-    let path = fields.parsed::<Absolute>(path);
-    let reason = fields.required("reason")?;
-    if reason.value.trim().is_empty() {
-        fields.problem(reason.range(), "an exception needs a reason");
-    }
-    Some(Exception {
-        rule: rule?.value,
-        path: path?.value.0,
-        reason: reason.value,
-    })
-}
-
-pub(super) fn read_policy(fields: &mut Fields<'_, '_>) -> Option<Policy> {
-    fields.table("policy", |f| {
-        let rules = f.parsed_texts::<Rule>("rules");
-        if rules.is_empty() {
-            f.problem(f.span(), "the policy has no rules");
-        }
-        Some(Policy {
-            rules: rules.into_iter().map(|rule| rule.value).collect(),
-        })
     })
 }

@@ -12,8 +12,10 @@ mod fields;
 mod image;
 mod package;
 mod phases;
+mod policy;
 mod read;
 mod recipe;
+mod rules;
 mod script;
 
 pub use definition::{
@@ -21,10 +23,12 @@ pub use definition::{
     Phases, Recipe, Source, Test,
 };
 pub use diagnostic::{Diagnostic, SourceFile, Span, Spanned, nearest};
-pub use image::{Content, Exception, Image, Layout, Policy, Rule};
+pub use image::{Content, Image, Layout};
 pub use phases::variable;
+pub use policy::{BUILT_IN, Demand, Exception, Parameters, PathPattern, Policy, resolve_policy};
 pub use read::{MAX_FILE, parse};
 pub use recipe::{apply, resolve};
+pub use rules::{About, Control, Rule, Severity, Takes};
 pub use script::{PHASE_MARKER, build_script, script_before, test_script};
 
 #[cfg(test)]

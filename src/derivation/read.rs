@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::definition::{Definition, Kind, Meta};
 use super::diagnostic::{Diagnostic, SourceFile};
 use super::fields::Fields;
-use super::{image, package, recipe};
+use super::{image, package, policy, recipe};
 use crate::hash::ObjectName;
 
 /// Longest derivation file, in bytes.
@@ -83,7 +83,7 @@ fn read_definition(fields: &mut Fields<'_, '_>) -> Option<Definition> {
         "debian" => package::read_debian(fields).map(Kind::Debian),
         "recipe" => recipe::read(fields).map(|r| Kind::Recipe(Box::new(r))),
         "image" => image::read_image(fields).map(|i| Kind::Image(Box::new(i))),
-        _ => image::read_policy(fields).map(Kind::Policy),
+        _ => policy::read_policy(fields).map(Kind::Policy),
     };
     fields.finish();
     let definition = Definition {

@@ -152,3 +152,91 @@ mod hostile {
         }
     }
 }
+
+fn policy(text: &str) -> Result<Policy, Vec<String>> {
+    let text = format!("name = \"p\"\nsummary = \"x\"\n{text}");
+    match parse(&file(&text)) {
+        Ok(definition) => match definition.kind {
+            Kind::Policy(policy) => Ok(policy),
+            other => panic!("it is no policy: {other:?}"),
+        },
+        Err(problems) => Err(problems
+            .into_iter()
+            .map(|problem| problem.message)
+            .collect()),
+    }
+}
+
+#[test]
+fn policies_name_rules_in_short_or_with_parameters() {
+    let short = policy("[policy]\nrules = [\"no-shell\", \"static\"]").unwrap();
+    assert_eq!(
+        short.demands,
+        [Demand::plain(Rule::NoShell), Demand::plain(Rule::Static)]
+    );
+    let long = policy(
+        "[policy]\nextends = \"hardened\"\n\
+         [[policy.rules]]\nid = \"no-shell\"\nallow = [\"/bin/dash\", \"/opt/\"]\nseverity = \"low\"\n\
+         [[policy.rules]]\nid = \"maximum-size\"\nat-most = 0x10\n\
+         [[policy.exceptions]]\nrule = \"non-root-user\"\nreason = \"y\"\n",
+    )
+    .unwrap();
+    let extends = long.extends.unwrap();
+    assert_eq!(
+        resolve_policy(&extends, &"mine".parse().unwrap()).as_str(),
+        "std:policies/hardened"
+    );
+    let [shell, size] = long.demands.as_slice() else {
+        panic!("two rules: {:?}", long.demands)
+    };
+    assert_eq!(shell.severity, Severity::Low);
+    let allows = |path: &str| {
+        let path = path.parse().unwrap();
+        shell
+            .parameters
+            .allow
+            .iter()
+            .any(|pattern| pattern.holds(&path))
+    };
+    assert!(allows("bin/dash") && allows("opt/a/b"));
+    assert!(!allows("opt") && !allows("optional") && !allows("bin/dash2"));
+    assert_eq!(size.parameters.at_most, Some(16));
+    assert_eq!(long.exceptions[0].path, None);
+}
+
+#[test]
+fn bad_policies_are_told_what_is_wrong() {
+    for (text, expected) in [
+        ("[policy]", "the policy has no rules"),
+        (
+            "[policy]\nrules = [\"no-shel\"]",
+            "`no-shel` is not a rule; did you mean `no-shell`?",
+        ),
+        (
+            "[[policy.rules]]\nid = \"maximum-size\"",
+            "the rule needs `at-most`",
+        ),
+        (
+            "[[policy.rules]]\nid = \"maximum-size\"\nat-most = -1",
+            "`at-most` is an integer",
+        ),
+        (
+            "[[policy.rules]]\nid = \"no-shell\"\nallow = [\"bin/sh\"]",
+            "`bin/sh` is not absolute; paths in the image start with `/`",
+        ),
+        (
+            "[[policy.rules]]\nid = \"non-root-user\"\nallow = [\"/a\"]",
+            "an entry of `rules` has no key `allow`",
+        ),
+        (
+            "[[policy.rules]]\nid = \"static\"\nseverity = \"deadly\"",
+            "`deadly` is not a severity (known: low, medium, high)",
+        ),
+        (
+            "[policy]\nrules = [\"static\"]\n[[policy.exceptions]]\nrule = \"static\"\nreason = \" \"",
+            "an exception needs a reason",
+        ),
+    ] {
+        assert_eq!(policy(text).unwrap_err(), [expected], "{text}");
+    }
+}

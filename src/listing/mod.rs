@@ -7,6 +7,7 @@
 
 pub mod compare;
 pub mod facts;
+pub mod image;
 
 use std::collections::BTreeMap;
 

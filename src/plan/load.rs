@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use crate::derivation::{
-    self, Definition, Diagnostic, Kind, SourceFile, Spanned, nearest, resolve,
+    self, Definition, Diagnostic, Kind, SourceFile, Spanned, nearest, resolve, resolve_policy,
 };
 use crate::hash::PackageName;
 
@@ -56,6 +56,11 @@ impl Definition {
     /// Returns the packages that this one names, resolved, with where each is named.
     pub fn needs(&self) -> Vec<Spanned<PackageName>> {
         let within = &self.file.package;
+        let policy = match &self.kind {
+            Kind::Image(image) => Some(&image.policy),
+            Kind::Policy(policy) => policy.extends.as_ref(),
+            _ => None,
+        };
         let written: Vec<&Spanned<PackageName>> = match &self.kind {
             Kind::Package(build) => [&build.recipe]
                 .into_iter()
@@ -63,17 +68,13 @@ impl Definition {
                 .chain(&build.inputs)
                 .collect(),
             Kind::Recipe(recipe) => recipe.root.iter().chain(&recipe.inputs).collect(),
-            Kind::Image(image) => image
-                .contents
-                .iter()
-                .map(|c| &c.package)
-                .chain([&image.policy])
-                .collect(),
+            Kind::Image(image) => image.contents.iter().map(|c| &c.package).collect(),
             Kind::Debian(_) | Kind::Policy(_) => Vec::new(),
         };
         written
             .into_iter()
             .map(|name| name.with(resolve(name, within)))
+            .chain(policy.map(|name| name.with(resolve_policy(name, within))))
             .collect()
     }
 }

@@ -1,27 +1,30 @@
-//! Rules on what can be executed, and how.
+//! Rules on what can be executed, and with which privilege.
 
 use std::collections::BTreeSet;
 
-use super::Subject;
+use super::{Outcome, Subject};
 use crate::hash::RelPath;
-use crate::listing::Entry;
 use crate::listing::facts::Kind;
+use crate::listing::image::Node;
 
 /// Whatever could be executed is listed, and whatever is listed can be.
 ///
 /// A file counts if it has an executable bit, or the magic bytes of a program or script:
-/// an interpreter or loader runs those without the bit.
-pub(super) fn allowed(subject: &Subject<'_>) -> Vec<(RelPath, String)> {
-    let mut findings = Vec::new();
-    let mut seen = BTreeSet::new();
-    for (path, placed, facts) in subject.files() {
-        let bit = matches!(
-            placed.entry,
-            Entry::File {
-                executable: true,
-                ..
-            }
+/// an interpreter or loader runs those without the bit. What may be executed is declared
+/// by the image's file, or by `allow` in the policy.
+pub(super) fn allowed(subject: Subject<'_>) -> Outcome {
+    let mut outcome = Outcome::default();
+    let declared = subject.image.executables.as_ref();
+    if declared.is_none() && subject.parameters.allow.is_empty() {
+        outcome.cannot_tell(
+            None,
+            "neither the image nor the policy says which programs may be executed",
         );
+        return outcome;
+    }
+    let mut seen: BTreeSet<&RelPath> = BTreeSet::new();
+    for (path, entry, facts) in subject.files() {
+        let bit = entry.mode & 0o111 != 0;
         let what = match facts.map(|facts| &facts.kind) {
             Some(Kind::Elf(_)) => "an ELF file",
             Some(Kind::Script { .. }) => "a script",
@@ -31,39 +34,104 @@ pub(super) fn allowed(subject: &Subject<'_>) -> Vec<(RelPath, String)> {
         if bit {
             seen.insert(path);
         }
-        if !subject.executables.contains(path) {
-            findings.push((path.clone(), format!("{what} that the image does not list")));
+        if !declared.is_some_and(|declared| declared.contains(path)) {
+            outcome.find(path, format!("{what} that the image does not list"));
         }
     }
-    for listed in subject.executables {
+    for listed in declared.into_iter().flatten() {
         if !seen.contains(listed) {
-            findings.push((
-                listed.clone(),
-                "listed, but there is no such program".to_owned(),
-            ));
+            outcome.find(listed, "listed, but there is no such program");
         }
     }
-    findings
+    outcome
 }
 
 /// Nothing gains a privilege by being executed.
-pub(super) fn no_setuid(subject: &Subject<'_>) -> Vec<(RelPath, String)> {
-    subject
-        .projection
-        .entries
-        .iter()
-        .filter(|(_, placed)| placed.mode & 0o6000 != 0)
-        .map(|(path, placed)| (path.clone(), format!("it has mode {:04o}", placed.mode)))
-        .collect()
+pub(super) fn no_setuid(subject: Subject<'_>) -> Outcome {
+    let mut outcome = Outcome::default();
+    for (path, entry) in &subject.image.entries {
+        let is_link = matches!(entry.node, Node::Symlink { .. });
+        if entry.mode & 0o6000 != 0 && !is_link {
+            outcome.find(path, format!("it has mode {:04o}", entry.mode));
+        }
+    }
+    outcome
 }
 
-/// Every ELF file is static.
-pub(super) fn all_static(subject: &Subject<'_>) -> Vec<(RelPath, String)> {
-    subject
-        .files()
-        .filter_map(|(path, _, facts)| match facts.map(|facts| &facts.kind) {
-            Some(Kind::Elf(elf)) => elf.why_dynamic().map(|why| (path.clone(), why)),
-            _ => None,
-        })
+/// No file has capabilities in its extended attributes.
+pub(super) fn no_capabilities(subject: Subject<'_>) -> Outcome {
+    let mut outcome = Outcome::default();
+    for (path, entry) in &subject.image.entries {
+        if let Some(value) = entry.attributes.get("security.capability") {
+            let names = capabilities(value);
+            let names = if names.is_empty() {
+                "capabilities".to_owned()
+            } else {
+                names.join(", ")
+            };
+            outcome.find(path, format!("who executes it gets {names}"));
+        }
+    }
+    outcome
+}
+
+/// Capabilities by their number, as `linux/capability.h` has them.
+const CAPABILITIES: [&str; 41] = [
+    "chown",
+    "dac_override",
+    "dac_read_search",
+    "fowner",
+    "fsetid",
+    "kill",
+    "setgid",
+    "setuid",
+    "setpcap",
+    "linux_immutable",
+    "net_bind_service",
+    "net_broadcast",
+    "net_admin",
+    "net_raw",
+    "ipc_lock",
+    "ipc_owner",
+    "sys_module",
+    "sys_rawio",
+    "sys_chroot",
+    "sys_ptrace",
+    "sys_pacct",
+    "sys_admin",
+    "sys_boot",
+    "sys_nice",
+    "sys_resource",
+    "sys_time",
+    "sys_tty_config",
+    "mknod",
+    "lease",
+    "audit_write",
+    "audit_control",
+    "setfcap",
+    "mac_override",
+    "mac_admin",
+    "syslog",
+    "wake_alarm",
+    "block_suspend",
+    "audit_read",
+    "perfmon",
+    "bpf",
+    "checkpoint_restore",
+];
+
+/// Returns what a `vfs_cap_data` permits: a header, then words of permitted and
+/// inheritable bits in turn, least significant byte first.
+fn capabilities(value: &[u8]) -> Vec<String> {
+    let word = |at: usize| {
+        let bytes = value.get(at..at + 4)?.try_into().ok()?;
+        Some(u64::from(u32::from_le_bytes(bytes)))
+    };
+    let permitted = word(4).unwrap_or(0) | word(12).unwrap_or(0) << 32;
+    CAPABILITIES
+        .iter()
+        .enumerate()
+        .filter(|(number, _)| permitted >> number & 1 == 1)
+        .map(|(_, name)| format!("cap_{name}"))
         .collect()
 }

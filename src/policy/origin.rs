@@ -1,37 +1,112 @@
 //! Rules on where files come from.
 
-use super::Subject;
+use super::{Outcome, Subject};
 use crate::hash::RelPath;
-use crate::listing::Entry;
+use crate::listing::image::{ImageEntry, Node, Origin, Provenance};
+
+/// Why nothing can be told of another's image.
+const UNKNOWN: &str = "the image does not say where its files come from";
+
+/// Calls a check with every file and link that has an origin; without known origins,
+/// nothing can be told.
+fn each(
+    subject: Subject<'_>,
+    mut check: impl FnMut(&RelPath, &ImageEntry, Option<&Origin>, &mut Outcome),
+) -> Outcome {
+    let mut outcome = Outcome::default();
+    if subject.image.provenance == Provenance::Unknown {
+        outcome.cannot_tell(None, UNKNOWN);
+        return outcome;
+    }
+    for (path, entry) in &subject.image.entries {
+        if entry.node != Node::Directory {
+            check(path, entry, entry.origin.as_ref(), &mut outcome);
+        }
+    }
+    outcome
+}
 
 /// Every file and link comes from an object; only directories may be there just to hold
 /// others, or because they were declared writable.
-pub(super) fn explained(subject: &Subject<'_>) -> Vec<(RelPath, String)> {
-    subject
-        .projection
-        .entries
-        .iter()
-        .filter(|(_, placed)| placed.object.is_none() && placed.entry != Entry::Directory)
-        .map(|(path, _)| (path.clone(), "no declared object explains it".to_owned()))
-        .collect()
+pub(super) fn explained(subject: Subject<'_>) -> Outcome {
+    each(subject, |path, _, origin, outcome| {
+        if origin.is_none() {
+            outcome.find(path, "no declared object explains it");
+        }
+    })
+}
+
+/// Every file's sources are recorded by hash.
+pub(super) fn source_known(subject: Subject<'_>) -> Outcome {
+    each(subject, |path, _, origin, outcome| {
+        if !origin.is_some_and(|origin| origin.source_known) {
+            outcome.find(path, "its sources are not recorded by hash");
+        }
+    })
 }
 
 /// No file comes from an object that is, or reaches, a binary seed.
-pub(super) fn no_seed(subject: &Subject<'_>) -> Vec<(RelPath, String)> {
-    subject
-        .projection
-        .entries
-        .iter()
-        .filter(|(_, placed)| placed.entry != Entry::Directory)
-        .filter_map(|(path, placed)| {
-            let object = placed.object.as_ref()?;
-            let seed = subject.seeded.get(object)?;
-            let message = if seed == object {
-                format!("it is part of the binary seed `{seed}`")
-            } else {
-                format!("`{object}` refers to the binary seed `{seed}`")
-            };
-            Some((path.clone(), message))
-        })
-        .collect()
+pub(super) fn no_seed(subject: Subject<'_>) -> Outcome {
+    each(subject, |path, _, origin, outcome| {
+        let Some(Origin {
+            object,
+            seed: Some(seed),
+            ..
+        }) = origin
+        else {
+            return;
+        };
+        if seed == object {
+            outcome.find(path, format!("it is part of the binary seed `{seed}`"));
+        } else {
+            let message = format!("`{object}` refers to the binary seed `{seed}`");
+            outcome.find(path, message);
+        }
+    })
+}
+
+/// Every file was built a second time, to the same bytes.
+pub(super) fn proof_present(subject: Subject<'_>) -> Outcome {
+    each(subject, |path, _, origin, outcome| {
+        match origin.and_then(|origin| origin.reproduced) {
+            Some(true) => {}
+            Some(false) => outcome.find(path, "a rebuild gave other bytes"),
+            None => outcome.cannot_tell(Some(path), "it was not rebuilt in this run"),
+        }
+    })
+}
+
+/// Every file's licence is one that is named.
+///
+/// Of an expression with `AND`, each part must be named; of one with `OR`, one of them.
+pub(super) fn licenses_allowed(subject: Subject<'_>) -> Outcome {
+    each(subject, |path, _, origin, outcome| {
+        let license = origin.and_then(|origin| origin.license.as_deref());
+        match license {
+            None => outcome.find(path, "its licence is not recorded"),
+            Some(license) if !allowed(license, subject) => {
+                outcome.find(path, format!("its licence is `{license}`"));
+            }
+            Some(_) => {}
+        }
+    })
+}
+
+/// Reads `A AND B OR C`; SPDX binds `AND` tighter than `OR`.
+fn allowed(expression: &str, subject: Subject<'_>) -> bool {
+    let plain = expression.replace(['(', ')'], " ");
+    let is_named = |license: &str| {
+        let license = license.split(" WITH ").next().unwrap_or(license).trim();
+        subject.parameters.names.contains(license)
+    };
+    // With parentheses the binding may be another: then each part must be named.
+    if plain.len() != expression.len() || expression.contains('(') {
+        return plain
+            .split(" AND ")
+            .flat_map(|part| part.split(" OR "))
+            .all(is_named);
+    }
+    plain
+        .split(" OR ")
+        .any(|choice| choice.split(" AND ").all(is_named))
 }

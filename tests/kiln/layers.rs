@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// The stages in order; the flag tells pure ones.
-const STAGES: [(&str, bool); 17] = [
+const STAGES: [(&str, bool); 18] = [
     ("hash", true),
     ("listing", true),
     ("tree", false),
@@ -20,6 +20,7 @@ const STAGES: [(&str, bool); 17] = [
     ("realise", false),
     ("projection", true),
     ("image", false),
+    ("inspect", false),
     ("policy", true),
     ("proof", false),
     ("cli", false),

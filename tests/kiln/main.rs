@@ -17,6 +17,7 @@ mod evaluation;
 mod gc;
 mod golden;
 mod image;
+mod inspect;
 mod layers;
 mod messages;
 mod questions;

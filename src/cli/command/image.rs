@@ -11,14 +11,15 @@ use crate::cli::arguments::ImageArguments;
 use crate::cli::hints;
 use crate::cli::report::{Answer, Failure, Problem};
 use crate::cli::session::{Session, graph, package};
-use crate::derivation::{Definition, Image as Declared, Kind, resolve};
-use crate::hash::{BlobDigest, PackageName, StorePath};
+use crate::derivation::{Definition, Exception, Image as Declared, Kind, resolve, resolve_policy};
+use crate::hash::{BlobDigest, PackageName, RelPath, StorePath};
 use crate::image::archive::Format;
 use crate::image::{Image, archive, assemble, layout};
 use crate::listing::facts::ContentFacts;
+use crate::listing::image::Origin;
 use crate::listing::{Entry, Listing};
 use crate::plan::{Graph, Loaded, StepKind};
-use crate::policy::{Subject, Verdict, evaluate};
+use crate::policy::{self, Known, Verdict, evaluate};
 use crate::projection::{Content, Projection, project};
 use crate::proof::Proof;
 use crate::realise::Realised;
@@ -77,7 +78,13 @@ pub(in crate::cli) fn run(
     };
     for name in &names {
         let (definition, image) = declared(&loaded, name)?;
-        let made = make(session, &loaded, &graph, &realised, definition, image)?;
+        let made = make(
+            session,
+            &loaded,
+            (&graph, &realised),
+            (definition, image),
+            checked.as_deref(),
+        )?;
         if !made.verdict.holds() {
             answer = Answer::No;
         }
@@ -166,33 +173,29 @@ pub(super) fn listing(session: &Session, target: &str) -> Result<Option<Listing>
 fn make(
     session: &Session,
     loaded: &Loaded,
-    graph: &Graph,
-    realised: &Realised,
-    definition: &Definition,
-    declared: &Declared,
+    (graph, realised): (&Graph, &Realised),
+    (definition, declared): (&Definition, &Declared),
+    checked: Option<&[Proof]>,
 ) -> Result<Made, Failure> {
     let contents = contents(session, graph, realised, definition, declared)?;
     let projection = project(&contents, &declared.writable)
         .map_err(|error| hints::projection(&error, definition))?;
-    let policy = resolve(&declared.policy, &definition.file.package);
-    let rules = match loaded.definitions.get(&policy).map(|found| &found.kind) {
-        Some(Kind::Policy(policy)) => &policy.rules,
-        _ => {
-            let message = format!("`{policy}` is not a policy");
-            return Err(Failure::Diagnostics(vec![
-                definition.problem(declared.policy.range(), message),
-            ]));
-        }
+    let policy = resolve_policy(&declared.policy, &definition.file.package);
+    let Some(effective) = policy::gather(&loaded.definitions, &policy) else {
+        let message = format!("`{policy}` is not a policy");
+        return Err(Failure::Diagnostics(vec![
+            definition.problem(declared.policy.range(), message),
+        ]));
     };
-    let facts = facts(session, &projection)?;
     let seeded = seeded(session, graph, realised, &contents)?;
-    let subject = Subject {
-        projection: &projection,
-        facts: &facts,
-        executables: &declared.executables,
-        seeded: &seeded,
+    let known = Known {
+        facts: facts(session, &projection)?,
+        origins: origins(loaded, &contents, &seeded, checked),
     };
-    let verdict = evaluate(rules, &subject, &declared.exceptions);
+    let listing = policy::listing(&projection, declared, known);
+    let mut exceptions = declared.exceptions.clone();
+    exceptions.extend(effective.exceptions);
+    let verdict = evaluate(&listing, &effective.demands, &exceptions);
     let image = assemble(&session.store, definition, declared, &projection)
         .map_err(|error| hints::image(&error))?;
     Ok(Made {
@@ -200,6 +203,32 @@ fn make(
         verdict,
         policy,
     })
+}
+
+/// Returns what is known about where each object comes from. A source is named by its
+/// hash in every derivation file, so that it is known for whatever was built.
+fn origins(
+    loaded: &Loaded,
+    contents: &[Content],
+    seeded: &BTreeMap<StorePath, StorePath>,
+    checked: Option<&[Proof]>,
+) -> BTreeMap<StorePath, Origin> {
+    contents
+        .iter()
+        .map(|content| {
+            let definition = loaded.definitions.get(&content.package);
+            let origin = Origin {
+                object: content.object.clone(),
+                package: Some(content.package.clone()),
+                license: definition.and_then(|definition| definition.meta.license.clone()),
+                seed: seeded.get(&content.object).cloned(),
+                source_known: definition.is_some(),
+                reproduced: checked
+                    .map(|proofs| proofs.iter().all(|proof| proof.difference.is_none())),
+            };
+            (content.object.clone(), origin)
+        })
+        .collect()
 }
 
 fn contents(
@@ -333,22 +362,43 @@ fn deliver(
         "digest": digest,
         "places": places,
         "policy": policy.as_str(),
-        "violations": verdict.findings.iter().map(|finding| json!({
-            "rule": finding.rule.as_str(),
-            "path": format!("/{}", finding.path),
-            "message": finding.message,
+        "violations": verdict.findings().iter().map(|(rule, remark)| json!({
+            "rule": rule.as_str(),
+            "path": absolute(remark.path.as_ref()),
+            "message": remark.message,
         })).collect::<Vec<_>>(),
-        "waived": verdict.waived.iter().map(|(finding, reason)| json!({
-            "rule": finding.rule.as_str(),
-            "path": format!("/{}", finding.path),
+        "waived": verdict.waived().iter().map(|(rule, remark, reason)| json!({
+            "rule": rule.as_str(),
+            "path": absolute(remark.path.as_ref()),
             "reason": reason,
         })).collect::<Vec<_>>(),
+        "not_assessed": verdict.rules.iter().flat_map(|judged| {
+            judged.unknown.iter().map(|remark| json!({
+                "rule": judged.rule.as_str(),
+                "path": absolute(remark.path.as_ref()),
+                "message": remark.message,
+            }))
+        }).collect::<Vec<_>>(),
         "unused_exceptions": verdict.unused.iter().map(|exception| json!({
             "rule": exception.rule.as_str(),
-            "path": format!("/{}", exception.path),
+            "path": absolute(exception.path.as_ref()),
         })).collect::<Vec<_>>(),
         "check": checked.map(prove::documents),
     }))
+}
+
+/// Returns a path as a program in the image sees it; `None` is the whole image.
+pub(super) fn absolute(path: Option<&RelPath>) -> Option<String> {
+    path.map(|path| format!("/{path}"))
+}
+
+/// Says what an exception was for.
+pub(super) fn unused(exception: &Exception) -> String {
+    let rule = exception.rule.as_str();
+    match &exception.path {
+        Some(path) => format!("exception for {rule} at /{path} waives nothing"),
+        None => format!("exception for {rule} waives nothing"),
+    }
 }
 
 /// Returns enough of a digest to tell images apart in a directory's name.
@@ -392,34 +442,20 @@ fn print(
     let Made {
         verdict, policy, ..
     } = made;
-    for (finding, reason) in &verdict.waived {
-        output.tell(&format!(
-            "waived: {} at /{}: {reason}",
-            finding.rule.as_str(),
-            finding.path
-        ));
+    for (rule, remark, reason) in verdict.waived() {
+        let at = remark.path.as_ref().map(|path| format!(" at /{path}"));
+        let at = at.unwrap_or_default();
+        output.tell(&format!("waived: {}{at}: {reason}", rule.as_str()));
     }
     if !verdict.holds() {
         let mut problem = Problem::new(format!("`{name}` violates its policy `{policy}`"));
-        problem
-            .details
-            .extend(verdict.findings.iter().map(|finding| {
-                format!(
-                    "{}: /{}: {}",
-                    finding.rule.as_str(),
-                    finding.path,
-                    finding.message
-                )
-            }));
-        problem
-            .details
-            .extend(verdict.unused.iter().map(|exception| {
-                format!(
-                    "exception for {} at /{} waives nothing",
-                    exception.rule.as_str(),
-                    exception.path
-                )
-            }));
+        let findings = verdict.findings();
+        problem.details.extend(
+            findings
+                .iter()
+                .map(|(rule, remark)| format!("{}: {remark}", rule.as_str())),
+        );
+        problem.details.extend(verdict.unused.iter().map(unused));
         output.failure(
             &problem
                 .hint("take it out of the image, or waive it with `[[image.exceptions]]` and a reason")

@@ -7,6 +7,7 @@ pub(super) mod diff;
 pub(super) mod doctor;
 pub(super) mod graph;
 pub(super) mod image;
+pub(super) mod inspect;
 pub(super) mod log;
 pub(super) mod prove;
 pub(super) mod run;

@@ -1,0 +1,99 @@
+//! The listing of an image that kiln builds.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::derivation::Image;
+use crate::hash::{BlobDigest, StorePath};
+use crate::listing::Entry;
+use crate::listing::facts::ContentFacts;
+use crate::listing::image::{
+    Configuration, ImageEntry, ImageLayer, ImageListing, Node, Origin, Provenance,
+};
+use crate::projection::Projection;
+
+/// What is known about the contents of an image before it is made.
+#[derive(Debug)]
+pub struct Known {
+    /// Facts about each distinct file.
+    pub facts: BTreeMap<BlobDigest, ContentFacts>,
+    /// Where each object of the image comes from.
+    pub origins: BTreeMap<StorePath, Origin>,
+}
+
+/// Returns an image's listing: its projection, its configuration, and what is known.
+pub fn listing(projection: &Projection, declared: &Image, known: Known) -> ImageListing {
+    let mut holders = BTreeMap::new();
+    for (number, layer) in projection.layers.iter().enumerate() {
+        holders.extend(layer.iter().map(|(path, _)| (path, number)));
+    }
+    let mut entries = BTreeMap::new();
+    for (path, placed) in &projection.entries {
+        let node = match &placed.entry {
+            Entry::File {
+                digest, size_bytes, ..
+            } => Node::File {
+                digest: *digest,
+                size_bytes: *size_bytes,
+            },
+            Entry::Directory => Node::Directory,
+            Entry::Symlink { target } => Node::Symlink {
+                target: target.clone(),
+            },
+        };
+        let layer = holders.get(path).copied().unwrap_or(0);
+        let mut entry = ImageEntry::new(node, placed.mode, layer);
+        entry.origin = placed
+            .object
+            .as_ref()
+            .and_then(|object| known.origins.get(object).cloned());
+        entries.insert(path.clone(), entry);
+    }
+    let layers = projection
+        .layers
+        .iter()
+        .map(|layer| ImageLayer {
+            title: layer.title.clone(),
+            size_bytes: layer
+                .iter()
+                .map(|(_, (entry, _))| match entry {
+                    Entry::File { size_bytes, .. } => *size_bytes,
+                    Entry::Directory | Entry::Symlink { .. } => 0,
+                })
+                .sum(),
+        })
+        .collect();
+    ImageListing {
+        entries,
+        hidden: Vec::new(),
+        layers,
+        configuration: configuration(declared),
+        facts: known.facts,
+        provenance: Provenance::Known,
+        executables: Some(declared.executables.clone()),
+    }
+}
+
+fn configuration(declared: &Image) -> Configuration {
+    let (user, group) = declared.user;
+    Configuration {
+        architecture: "amd64".to_owned(),
+        os: "linux".to_owned(),
+        user: format!("{user}:{group}"),
+        environment: declared
+            .environment
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect(),
+        entrypoint: declared.entrypoint.clone(),
+        command: declared.command.clone(),
+        working_directory: declared.working_directory.clone(),
+        labels: declared.labels.clone(),
+        volumes: declared
+            .writable
+            .iter()
+            .map(|path| format!("/{path}"))
+            .collect::<BTreeSet<_>>(),
+        ports: declared.ports.clone(),
+        history: Vec::new(),
+    }
+}
