@@ -45,6 +45,14 @@ pub(super) fn export(
         .iter()
         .map(|target| session.object(target))
         .collect::<Result<Vec<_>, _>>()?;
+    let total = session
+        .store
+        .closure_sizes(&objects)
+        .map_err(|error| hints::store(&error))?
+        .into_iter()
+        .map(|(_, size_bytes)| size_bytes)
+        .sum();
+    let bar = session.output.bytes_bar(total, "written");
     let count = match output {
         None if std::io::stdout().is_terminal() => {
             return Err(Problem::new("the stream is not for a terminal")
@@ -53,7 +61,7 @@ pub(super) fn export(
         }
         None => {
             let to = BufWriter::with_capacity(BLOCK, std::io::stdout().lock());
-            session.store.export(&objects, to)
+            session.store.export(&objects, bar.wrap_write(to))
         }
         Some(path) => {
             let failed = |error: std::io::Error| {
@@ -77,7 +85,7 @@ pub(super) fn export(
                 cancel: &session.cancel,
             };
             let to = BufWriter::with_capacity(BLOCK, to);
-            let count = session.store.export(&objects, to);
+            let count = session.store.export(&objects, bar.wrap_write(to));
             if count.is_ok() {
                 file.flush().map_err(failed)?;
                 file.persist(path).map_err(|error| failed(error.error))?;
@@ -85,30 +93,37 @@ pub(super) fn export(
             count
         }
     };
+    bar.finish_and_clear();
     let count = count.map_err(|error| hints::store(&error))?;
     session.output.tell(&format!("{count} objects written"));
     Ok(Answer::Yes)
 }
 
 pub(super) fn import(session: &Session, file: Option<&Path>) -> Result<Answer, Failure> {
-    let from: Box<dyn Read> = match file {
-        None => Box::new(std::io::stdin().lock()),
-        Some(path) => Box::new(File::open(path).map_err(|error| {
-            Failure::from(
-                Problem::new(format!("cannot read `{}`", path.display()))
-                    .because(error.to_string()),
-            )
-        })?),
+    // How much will come through a pipe nobody knows.
+    let (from, total): (Box<dyn Read>, u64) = match file {
+        None => (Box::new(std::io::stdin().lock()), 0),
+        Some(path) => {
+            let opened = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
+            let (length, file) = opened.map_err(|error| {
+                Failure::from(
+                    Problem::new(format!("cannot read `{}`", path.display()))
+                        .because(error.to_string()),
+                )
+            })?;
+            (Box::new(file), length)
+        }
     };
-    let added = session
-        .store
-        .import(BufReader::with_capacity(BLOCK, from))
-        .map_err(|error| match error {
-            StoreError::Stream(_) => Problem::from_error(&error)
-                .hint("nothing of it was taken in; have it exported or copied once more")
-                .into(),
-            _ => hints::store(&error),
-        })?;
+    let bar = session.output.bytes_bar(total, "read");
+    let from = bar.wrap_read(BufReader::with_capacity(BLOCK, from));
+    let added = session.store.import(from);
+    bar.finish_and_clear();
+    let added = added.map_err(|error| match error {
+        StoreError::Stream(_) => Problem::from_error(&error)
+            .hint("nothing of it was taken in; have it exported or copied once more")
+            .into(),
+        _ => hints::store(&error),
+    })?;
     if session.output.json {
         let paths: Vec<String> = added.iter().map(ToString::to_string).collect();
         session.output.document(&json!({ "added": paths }));
