@@ -152,6 +152,14 @@ impl<'a> World<'a> {
             .working_directory
             .clone_from(&self.run.working_directory);
         request.host_name.clone_from(&conditions.host_name);
+        request.domain_name.clone_from(&conditions.domain_name);
+        (request.uid, request.gid) = conditions.user;
+        request.umask = conditions.umask;
+        request.aslr = conditions.aslr;
+        request.first_pid = conditions.first_pid;
+        request.clocks = conditions.clocks;
+        request.stdin.clone_from(&conditions.stdin);
+        request.supervision.clone_from(&conditions.supervision);
         // What is left without them is what any container is; `kiln doctor` names them.
         request.weak = BTreeSet::from([Weakness::Landlock, Weakness::RootOutside]);
         request.limits = SandboxLimits {

@@ -1,26 +1,26 @@
 //! Rebuilding, and comparing bit for bit.
 //!
 //! In: actions that were built here. Out: a verdict for each, with the first difference.
-//! A rebuild gets another scratch path, host name and core count than the first build,
-//! and runs at another time; nothing of it is kept but the verdict.
+//! A rebuild sees whatever [`variations`] lists differently from the first build; nothing
+//! of it is kept but the verdict.
 
 mod difference;
+mod variations;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use kiln_sandbox::SandboxError;
+
 use crate::action::Action;
-use crate::build::{BuildError, Builder, Conditions, LogLine};
+use crate::build::{BuildError, Builder, LogLine};
 use crate::derivation::Limits;
 use crate::hash::{ActionDigest, OutputName, StorePath};
 use crate::store::{ProofRecord, StoreError, Verdict};
 use crate::tree::TreeError;
 
 pub use difference::Difference;
-
-/// What every rebuild varies, as it is recorded.
-pub const VARIATIONS: &str = "cores,host-name,scratch-path,time";
 
 /// A rebuild that did not come to a verdict.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +61,8 @@ pub struct Proof {
     pub name: String,
     /// Nothing if the rebuild gave the same bytes, else the first difference.
     pub difference: Option<Difference>,
+    /// What the rebuild saw differently: names, sorted, with commas between them.
+    pub variations: String,
 }
 
 /// Rebuilds an action under other conditions and compares every output bit for bit. The
@@ -81,24 +83,30 @@ pub fn prove(
     let Some((recorded, _)) = store.realisation(digest)? else {
         return Err(ProofError::NotBuilt(action.name.to_string()));
     };
-    let first = store
-        .builds(digest)?
-        .into_iter()
-        .next_back()
-        .map(|build| build.started);
-    wait_for_another_second(first);
-    let rebuilt = builder
-        .run(
-            action,
-            &format!("{package} (rebuild)"),
-            limits,
-            &conditions(cores),
-            on_line,
-        )
-        .map_err(|source| ProofError::Rebuild {
-            name: action.name.to_string(),
-            source,
-        })?;
+    let mut rebuild = |supervised: bool| {
+        if !supervised {
+            let builds = store.builds(digest)?;
+            wait_for_another_second(builds.last().map(|build| build.started));
+        }
+        let label = format!("{package} (rebuild)");
+        let conditions = variations::conditions(cores, supervised);
+        let rebuilt = builder.run(action, &label, limits, &conditions, on_line);
+        Ok::<_, StoreError>(rebuilt)
+    };
+    let (rebuilt, supervised) = match rebuild(true)? {
+        // A host whose kernel has no way to supervise still gets the other variations,
+        // and the verdict says which.
+        Err(BuildError::Sandbox {
+            source: SandboxError::Supervision { .. },
+            ..
+        }) => (rebuild(false)?, false),
+        other => (other, true),
+    };
+    let rebuilt = rebuilt.map_err(|source| ProofError::Rebuild {
+        name: action.name.to_string(),
+        source,
+    })?;
+    let variations = variations::names(supervised);
     let found: BTreeMap<OutputName, StorePath> = rebuilt
         .outputs
         .iter()
@@ -112,7 +120,7 @@ pub fn prove(
     store.record_proof(&ProofRecord {
         action: digest,
         rebuilds: 1,
-        variations: VARIATIONS.to_owned(),
+        variations: variations.clone(),
         verdict: if difference.is_none() {
             Verdict::Reproducible
         } else {
@@ -124,17 +132,8 @@ pub fn prove(
         action: digest,
         name: action.name.to_string(),
         difference,
+        variations,
     })
-}
-
-/// Returns what a rebuild sees differently.
-fn conditions(cores: usize) -> Conditions {
-    Conditions {
-        salt: "rebuild-1".to_owned(),
-        host_name: "rebuilder".to_owned(),
-        // One job where the first build had several, and the other way round.
-        cores: if cores > 1 { 1 } else { 2 },
-    }
 }
 
 /// A build that writes the time in seconds must not pass because it is fast.

@@ -37,6 +37,47 @@ fn whatever_varies_is_caught_with_the_first_difference() {
             "echo \"${#out} ${out:12:8}\" > \"$out/p\"",
             "file `p` differs at byte",
         ),
+        (
+            "user",
+            "echo \"$UID ${GROUPS[0]}\" > \"$out/u\"",
+            "differs at byte 0: \"1000 100\\n\", in the rebuild \"4321 1234\\n\"",
+        ),
+        (
+            "umask",
+            "umask > \"$out/m\"",
+            "differs at byte 3: \"2\\n\", in the rebuild \"7\\n\"",
+        ),
+        (
+            "process",
+            "echo \"$$\" > \"$out/n\"",
+            "file `n` differs at byte",
+        ),
+        (
+            "domain",
+            "cat /proc/sys/kernel/domainname > \"$out/d\"",
+            "in the rebuild \"rebuild.example\\n\"",
+        ),
+        (
+            "addresses",
+            "cat /proc/self/personality > \"$out/a\"",
+            "file `a` differs at byte 3",
+        ),
+        (
+            "uptime",
+            "read -ra stat < /proc/self/stat; echo \"$((stat[21] / 100000))\" > \"$out/s\"",
+            "file `s` differs at byte",
+        ),
+        (
+            "input",
+            "if [ -p /dev/stdin ]; then echo pipe; else echo none; fi > \"$out/i\"",
+            "\"none\\n\", in the rebuild \"pipe\\n\"",
+        ),
+        ("year", "date +%Y > \"$out/y\"", "file `y` differs at byte"),
+        (
+            "order",
+            "mkdir d; touch d/a d/b d/c; ls -U d > \"$out/o\"",
+            "file `o` differs at byte 0",
+        ),
     ] {
         let world = World::new();
         world.package(&format!("tools/{name}"), "", install);

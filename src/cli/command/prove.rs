@@ -14,7 +14,7 @@ use crate::cli::report::{Answer, Failure, Problem};
 use crate::cli::session::{Session, cores, graph, jobs, package};
 use crate::hash::PackageName;
 use crate::plan::{Graph, Step, StepId, StepKind};
-use crate::proof::{Proof, ProofError, VARIATIONS, prove};
+use crate::proof::{Proof, ProofError, prove};
 use crate::realise::{Event, Observer as _, Realised};
 use crate::store::Verdict;
 
@@ -138,10 +138,11 @@ fn known(session: &Session, realised: &Realised, id: StepId) -> Result<Option<Pr
         .map_err(|error| hints::store(&error))?;
     Ok(proof
         .filter(|proof| proof.verdict == Verdict::Reproducible)
-        .map(|_| Proof {
+        .map(|proof| Proof {
             action: digest,
             name: action.name.to_string(),
             difference: None,
+            variations: proof.variations,
         }))
 }
 
@@ -206,7 +207,7 @@ pub(super) fn documents(proofs: &[Proof]) -> Vec<serde_json::Value> {
                 "name": proof.name,
                 "reproducible": proof.difference.is_none(),
                 "difference": proof.difference.as_ref().map(ToString::to_string),
-                "variations": VARIATIONS,
+                "variations": proof.variations,
             })
         })
         .collect()

@@ -1,0 +1,69 @@
+//! What a rebuild sees differently from the first build. Pure.
+
+use std::time::Duration;
+
+use kiln_sandbox::{Clocks, DirectoryOrder, Stdin, Supervision};
+
+use crate::build::Conditions;
+
+/// How far ahead a rebuild's wall clock is: into another year, month, day, hour and minute.
+const CLOCK_AHEAD: Duration = Duration::from_secs(34_567_890);
+
+/// How far ahead are the clocks that count from the machine's start, in seconds.
+const UPTIME_AHEAD: i64 = 1_234_567;
+
+/// Variations that the kernel itself makes.
+const ALWAYS: [&str; 11] = [
+    "aslr",
+    "cores",
+    "domain-name",
+    "host-name",
+    "process-numbers",
+    "scratch-path",
+    "standard-input",
+    "time",
+    "umask",
+    "uptime",
+    "user-and-group",
+];
+
+/// Variations that need a supervisor.
+const SUPERVISED: [&str; 2] = ["directory-order", "wall-clock"];
+
+/// Returns the names of the variations, sorted, as they are recorded.
+pub(super) fn names(supervised: bool) -> String {
+    let mut names = ALWAYS.to_vec();
+    if supervised {
+        names.extend(SUPERVISED);
+    }
+    names.sort_unstable();
+    names.join(",")
+}
+
+/// Returns the conditions of a rebuild, given how many jobs an ordinary build may use.
+///
+/// The kernel release and the memory stay: the C library of the seed refuses to run on an
+/// old kernel, and less memory than a build needs is no variation.
+pub(super) fn conditions(cores: usize, supervised: bool) -> Conditions {
+    Conditions {
+        salt: "rebuild-1".to_owned(),
+        host_name: "rebuilder".to_owned(),
+        domain_name: "rebuild.example".to_owned(),
+        // One job where the first build had several, and the other way round.
+        cores: if cores > 1 { 1 } else { 2 },
+        user: (4321, 1234),
+        umask: 0o027,
+        aslr: true,
+        first_pid: Some(2345),
+        clocks: Clocks {
+            monotonic_seconds: UPTIME_AHEAD,
+            boot_seconds: UPTIME_AHEAD,
+        },
+        stdin: Stdin::EmptyPipe,
+        supervision: supervised.then(|| Supervision {
+            clock_ahead: Some(CLOCK_AHEAD),
+            directory_order: Some(DirectoryOrder::Reversed),
+            ..Supervision::default()
+        }),
+    }
+}
