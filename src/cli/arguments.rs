@@ -289,10 +289,14 @@ pub struct ImageArguments {
     #[arg(long)]
     pub check: bool,
 
-    /// Where to put it: `oci:DIR`, `oci-archive:FILE` or `docker-archive:FILE`
-    /// [default: an OCI layout in the store]
+    /// Where to put it: `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]` or
+    /// `docker-archive:FILE[:NAME:TAG]` [default: an OCI layout in the store]
     #[arg(short, long, value_name = "TARGET")]
     pub output: Vec<String>,
+
+    /// Let an archive replace a file that kiln did not write
+    #[arg(long)]
+    pub force: bool,
 
     /// How much is done at once.
     #[command(flatten)]

@@ -322,6 +322,18 @@ pub(super) fn image(error: &ImageError) -> Failure {
         ImageError::NotALayout(_) => problem
             .hint("name a new or empty directory, or an OCI layout to add to")
             .into(),
+        ImageError::NotAFile(_) => problem
+            .hint("name a new file: no device, directory or link is written over")
+            .into(),
+        ImageError::NotOwn(_) => problem
+            .hint("name another file, or replace this one with `--force`")
+            .into(),
+        ImageError::TagTaken { directory, .. } => problem
+            .hint(format!(
+                "give this one a tag of its own: `-o oci:{}:TAG`",
+                directory.display()
+            ))
+            .into(),
         ImageError::DamagedBlob { path, .. } => problem
             .hint(format!(
                 "delete `{}`; it will be made again",
@@ -331,6 +343,16 @@ pub(super) fn image(error: &ImageError) -> Failure {
         ImageError::Access { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
             full(problem).into()
         }
+        ImageError::Access {
+            operation, source, ..
+        } => problem
+            .hint(match (source.kind(), *operation) {
+                (std::io::ErrorKind::NotFound, "create a file in") => {
+                    "create the directory first, or name another place with `-o`"
+                }
+                _ => "name a place that can be written with `-o`",
+            })
+            .into(),
         ImageError::Store(error) => store(error),
         _ => problem.into(),
     }

@@ -4,15 +4,15 @@
 //! and a `manifest.json` that names them, so that engines of either kind load it.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write as _};
+use std::io::{self, BufWriter, Read as _, Write as _};
 use std::path::Path;
 
 use serde_json::json;
-use tar::{Builder, EntryType};
+use tar::{Builder, EntryType, Header};
 
 use super::assemble::{Blob, Image, cached};
 use super::layer::append;
-use super::{ImageError, access, layout, manifest};
+use super::{ImageError, Tag, access, layout, manifest};
 use crate::hash::json::canonical;
 use crate::store::Store;
 
@@ -25,17 +25,43 @@ pub enum Format {
     Docker,
 }
 
+/// What the image is called in an archive, in the way of its readers.
+#[derive(Debug, Clone, Copy)]
+pub enum Naming<'a> {
+    /// By a tag.
+    Oci(&'a Tag),
+    /// By a name and a tag.
+    Docker {
+        /// The repository.
+        name: &'a str,
+        /// The tag.
+        tag: &'a Tag,
+    },
+}
+
+/// What happens to a file that stands where an archive goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// An archive that kiln wrote is replaced, anything else refused.
+    ReplaceOwn,
+    /// Any regular file is replaced.
+    Replace,
+}
+
 /// Writes an image into an archive file, whole or not at all.
 ///
 /// # Errors
+/// [`ImageError::NotAFile`] and [`ImageError::NotOwn`] for what stands there already,
 /// [`ImageError::DamagedBlob`] for a cached layer that has changed, [`ImageError::Access`].
 pub fn write(
     store: &Store,
     image: &Image,
     file: &Path,
-    format: Format,
-    tag: &str,
+    naming: &Naming<'_>,
+    existing: Existing,
 ) -> Result<(), ImageError> {
+    refuse_others(file, existing)?;
+    let (Naming::Oci(tag) | Naming::Docker { tag, .. }) = *naming;
     let parent = match file.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -91,9 +117,9 @@ pub fn write(
             }
         }
     }
-    let index = manifest::index(&[manifest::index_entry(&image.manifest, tag)])?;
+    let index = manifest::index(&[manifest::index_entry(&image.manifest, tag.as_str())])?;
     put(&mut tar, "index.json", &index.bytes).map_err(failed())?;
-    if format == Format::Docker {
+    if let Naming::Docker { name, tag } = naming {
         let layers: Vec<String> = image
             .layers
             .iter()
@@ -101,7 +127,7 @@ pub fn write(
             .collect();
         let document = json!([{
             "Config": format!("blobs/sha256/{}", image.config.digest),
-            "RepoTags": [format!("{}:{tag}", image.name)],
+            "RepoTags": [format!("{name}:{tag}")],
             "Layers": layers,
         }]);
         let bytes = canonical(&document).map_err(|source| ImageError::Json {
@@ -120,4 +146,42 @@ pub fn write(
         .persist(file)
         .map_err(|error| failed()(error.error))?;
     Ok(())
+}
+
+/// Refuses to write over what is not an archive that was written here before: a device
+/// or a directory always, another file unless it may be replaced.
+fn refuse_others(file: &Path, existing: Existing) -> Result<(), ImageError> {
+    let metadata = match std::fs::symlink_metadata(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other.map_err(access("look at", file))?,
+    };
+    if !metadata.is_file() {
+        return Err(ImageError::NotAFile(file.to_owned()));
+    }
+    if existing == Existing::Replace {
+        return Ok(());
+    }
+    let mut first = [0; HEADER];
+    let read = File::open(file).and_then(|mut file| file.read_exact(&mut first));
+    match read {
+        Ok(()) if is_own(&first) => Ok(()),
+        Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => {
+            Err(access("read", file)(error))
+        }
+        _ => Err(ImageError::NotOwn(file.to_owned())),
+    }
+}
+
+/// Length of a tar header, in bytes.
+const HEADER: usize = 512;
+
+/// Returns whether a tar starts as all archives from here do: with the directory of
+/// blobs, made one second after 1970.
+fn is_own(first: &[u8; HEADER]) -> bool {
+    let header = Header::from_byte_slice(first);
+    header.path_bytes().as_ref() == b"blobs/"
+        && header.entry_type() == EntryType::Directory
+        && header
+            .mtime()
+            .is_ok_and(|mtime| mtime == super::layer::MTIME)
 }

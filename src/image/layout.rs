@@ -12,7 +12,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::assemble::{Blob, Image, cached};
-use super::{ImageError, access, manifest};
+use super::{ImageError, Tag, access, manifest};
 use crate::hash::Sha256Digest;
 use crate::store::Store;
 
@@ -27,7 +27,7 @@ const MAX_INDEX: u64 = 16 << 20;
 /// # Errors
 /// [`ImageError::NotALayout`] when something else is there, [`ImageError::DamagedBlob`],
 /// [`ImageError::Access`].
-pub fn write(store: &Store, image: &Image, directory: &Path, tag: &str) -> Result<(), ImageError> {
+pub fn write(store: &Store, image: &Image, directory: &Path, tag: &Tag) -> Result<(), ImageError> {
     let is_layout = directory.join("oci-layout").is_file();
     let is_empty = match std::fs::read_dir(directory) {
         Ok(mut entries) => entries.next().is_none(),
@@ -60,7 +60,10 @@ pub fn write(store: &Store, image: &Image, directory: &Path, tag: &str) -> Resul
     std::fs::rename(&staging, directory).map_err(access("move the layout to", directory))
 }
 
-fn fill(store: &Store, image: &Image, directory: &Path, tag: &str) -> Result<(), ImageError> {
+fn fill(store: &Store, image: &Image, directory: &Path, tag: &Tag) -> Result<(), ImageError> {
+    if *tag == Tag::Default {
+        refuse_taken(directory, image)?;
+    }
     let blobs = directory.join("blobs/sha256");
     std::fs::create_dir_all(&blobs).map_err(access("create", &blobs))?;
     for (digest, size, blob) in image.blobs() {
@@ -81,19 +84,63 @@ fn fill(store: &Store, image: &Image, directory: &Path, tag: &str) -> Result<(),
     replace(&directory.join("oci-layout"), MARKER)?;
     let index_path = directory.join("index.json");
     let mut entries = read_index(&index_path)?;
-    entries.retain(|entry| {
-        entry
-            .pointer("/annotations/org.opencontainers.image.ref.name")
-            .and_then(Value::as_str)
-            != Some(tag)
-    });
-    entries.push(manifest::index_entry(&image.manifest, tag));
+    entries.retain(|entry| tag_of(entry) != Some(tag.as_str()));
+    entries.push(manifest::index_entry(&image.manifest, tag.as_str()));
     let index = manifest::index(&entries)?;
     // What is right already is not written again.
     if std::fs::read(&index_path).is_ok_and(|bytes| bytes == index.bytes) {
         return Ok(());
     }
     replace(&index_path, &index.bytes)
+}
+
+fn tag_of(entry: &Value) -> Option<&str> {
+    entry
+        .pointer("/annotations/org.opencontainers.image.ref.name")
+        .and_then(Value::as_str)
+}
+
+/// Refuses to take the default tag away from another image; a newer one of the same name
+/// may have it.
+fn refuse_taken(directory: &Path, image: &Image) -> Result<(), ImageError> {
+    for entry in read_index(&directory.join("index.json"))? {
+        if tag_of(&entry) != Some(Tag::Default.as_str()) {
+            continue;
+        }
+        let digest = entry.get("digest").and_then(Value::as_str).unwrap_or("");
+        let title = title_of(directory, digest)?;
+        if title.as_deref() != Some(image.name.as_str()) {
+            return Err(ImageError::TagTaken {
+                directory: directory.to_owned(),
+                image: title.unwrap_or_else(|| digest.to_owned()),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Returns the title that a manifest of a layout gives its image.
+fn title_of(directory: &Path, digest: &str) -> Result<Option<String>, ImageError> {
+    let Some(Ok(digest)) = digest
+        .strip_prefix("sha256:")
+        .map(str::parse::<Sha256Digest>)
+    else {
+        return Ok(None);
+    };
+    let path = directory.join("blobs/sha256").join(digest.to_string());
+    let Ok(file) = File::open(&path) else {
+        return Ok(None);
+    };
+    let mut bytes = Vec::new();
+    file.take(MAX_INDEX)
+        .read_to_end(&mut bytes)
+        .map_err(access("read", &path))?;
+    // What is no manifest is another image.
+    let manifest: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    Ok(manifest
+        .pointer("/annotations/org.opencontainers.image.title")
+        .and_then(Value::as_str)
+        .map(str::to_owned))
 }
 
 fn read_index(path: &Path) -> Result<Vec<Value>, ImageError> {

@@ -19,6 +19,8 @@ pub mod layer;
 pub mod layout;
 pub mod manifest;
 
+use std::fmt;
+use std::io;
 use std::path::PathBuf;
 
 pub use assemble::{Image, assemble};
@@ -26,6 +28,31 @@ pub use assemble::{Image, assemble};
 use crate::hash::Sha256Digest;
 use crate::hash::json::JsonError;
 use crate::store::StoreError;
+
+/// What an image is called where it goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tag {
+    /// `latest`, for want of another; it is not taken away from another image.
+    Default,
+    /// As the user says; whatever had it before loses it.
+    Named(String),
+}
+
+impl Tag {
+    /// Returns it as text.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Default => "latest",
+            Self::Named(tag) => tag,
+        }
+    }
+}
+
+impl fmt::Display for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
 
 /// An image that cannot be made or written.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +76,20 @@ pub enum ImageError {
     /// Something stands where the image is to be written.
     #[error("`{}` is there and is not an OCI image layout", .0.display())]
     NotALayout(PathBuf),
+    /// Something that is not a file stands where an archive is to be written.
+    #[error("`{}` is there and is not a regular file", .0.display())]
+    NotAFile(PathBuf),
+    /// A file that kiln did not write stands where an archive is to be written.
+    #[error("`{}` is there and is not an image archive that kiln wrote", .0.display())]
+    NotOwn(PathBuf),
+    /// The tag that images get by themselves is another image's.
+    #[error("`{}` has another image under the tag `latest`: `{image}`", directory.display())]
+    TagTaken {
+        /// The layout.
+        directory: PathBuf,
+        /// The image that has it.
+        image: String,
+    },
     /// A blob whose bytes are others than its name says.
     #[error("the blob `{}` is damaged: it should hash to `{expected}`", path.display())]
     DamagedBlob {
@@ -65,7 +106,7 @@ pub enum ImageError {
         /// Where.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The store failed.
     #[error(transparent)]
@@ -76,11 +117,29 @@ pub enum ImageError {
 fn access(
     operation: &'static str,
     path: impl Into<PathBuf>,
-) -> impl FnOnce(std::io::Error) -> ImageError {
+) -> impl FnOnce(io::Error) -> ImageError {
     let path = path.into();
     move |source| ImageError::Access {
         operation,
         path,
-        source,
+        source: plain(source),
     }
+}
+
+/// Takes the name of a temporary file out of an error: nobody knows it, and it is another
+/// one each time.
+fn plain(error: io::Error) -> io::Error {
+    use rustix::io::Errno;
+    if error.raw_os_error().is_some() {
+        return error;
+    }
+    let number = match error.kind() {
+        io::ErrorKind::NotFound => Errno::NOENT,
+        io::ErrorKind::PermissionDenied => Errno::ACCESS,
+        io::ErrorKind::NotADirectory => Errno::NOTDIR,
+        io::ErrorKind::ReadOnlyFilesystem => Errno::ROFS,
+        io::ErrorKind::StorageFull => Errno::NOSPC,
+        _ => return error,
+    };
+    io::Error::from_raw_os_error(number.raw_os_error())
 }

@@ -103,6 +103,125 @@ fn every_kind_of_target_is_written_and_written_again() {
 }
 
 #[test]
+fn archives_replace_nothing_but_archives() {
+    let world = world();
+    let to = |target: &str, force: &[&str]| {
+        world.kiln(&[&["image", "images/app", "-o", target], force].concat())
+    };
+    // A FIFO stands for a device: should it be lost, this machine does not miss it.
+    let fifo = world.path().join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    std::os::unix::fs::symlink("elsewhere", world.path().join("link")).unwrap();
+    std::fs::create_dir(world.path().join("directory")).unwrap();
+    for name in ["fifo", "link", "directory"] {
+        for scheme in ["oci-archive", "docker-archive"] {
+            let run = to(&format!("{scheme}:{name}"), &["--force"]);
+            assert_eq!(run.status, 2, "{run:?}");
+            assert!(
+                run.stderr
+                    .contains(&format!("`{name}` is there and is not a regular file")),
+                "{run:?}"
+            );
+        }
+    }
+    let metadata = std::fs::symlink_metadata(&fifo).unwrap();
+    assert!(std::os::unix::fs::FileTypeExt::is_fifo(
+        &metadata.file_type()
+    ));
+    for text in ["", "my thesis\n", &"x".repeat(2000)] {
+        world.write("precious", text);
+        let run = to("oci-archive:precious", &[]);
+        assert_eq!(run.status, 2, "{run:?}");
+        assert!(
+            run.stderr.contains("replace this one with `--force`"),
+            "{run:?}"
+        );
+        let there = std::fs::read_to_string(world.path().join("precious")).unwrap();
+        assert_eq!(there, text);
+    }
+    assert_eq!(to("oci-archive:precious", &["--force"]).status, 0);
+    assert_eq!(to("docker-archive:precious", &[]).status, 0);
+    let run = to("oci-archive:none/x.tar", &[]);
+    assert_eq!(run.status, 2);
+    assert_eq!(
+        run.stderr.lines().collect::<Vec<_>>(),
+        [
+            "error: cannot create a file in `none`",
+            "  because: No such file or directory (os error 2)",
+            "  hint: create the directory first, or name another place with `-o`",
+        ]
+    );
+}
+
+#[test]
+fn each_image_of_a_layout_has_a_tag_of_its_own() {
+    let world = world();
+    let text = std::fs::read_to_string(world.path().join("derivations/images/app.toml")).unwrap();
+    world.write(
+        "derivations/images/other.toml",
+        &text.replace("name = \"app\"", "name = \"other\""),
+    );
+    let run = world.kiln(&["image", "images/app", "-o", "oci:layout"]);
+    assert!(
+        run.stdout.starts_with("image   oci:layout:latest\n"),
+        "{run:?}"
+    );
+    let taken = world.kiln(&["image", "images/other", "-o", "oci:layout"]);
+    assert_eq!(taken.status, 2, "{taken:?}");
+    assert!(
+        taken
+            .stderr
+            .contains("`layout` has another image under the tag `latest`: `app`"),
+        "{taken:?}"
+    );
+    let named = world.kiln(&["image", "images/other", "-o", "oci:layout:v1.0"]);
+    assert_eq!(named.status, 0, "{named:?}");
+    assert!(!world.path().join("layout:v1.0").exists());
+    // A newer image of the same name may have the tag.
+    world.package(
+        "tools/app",
+        "",
+        "mkdir \"$out/share\"; echo new > \"$out/share/page\"",
+    );
+    let newer = world.kiln(&["image", "images/app", "-o", "oci:layout"]);
+    assert_eq!(newer.status, 0, "{newer:?}");
+    let index: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(world.path().join("layout/index.json")).unwrap())
+            .unwrap();
+    let digests: Vec<(&str, &str)> = index["manifests"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| {
+            let tag = &entry["annotations"]["org.opencontainers.image.ref.name"];
+            (tag.as_str().unwrap(), entry["digest"].as_str().unwrap())
+        })
+        .collect();
+    assert_eq!(
+        digests,
+        [
+            ("v1.0", digest(&named.stdout)),
+            ("latest", digest(&newer.stdout))
+        ]
+    );
+}
+
+#[test]
+fn of_several_outputs_the_one_called_out_is_taken() {
+    let world = world();
+    world.package(
+        "tools/app",
+        "[outputs.lib]\n[outputs.out]",
+        "echo lib > \"$lib/of-lib\"; echo out > \"$out/of-out\"",
+    );
+    let run = world.kiln(&["image", "images/app", "-o", "oci-archive:x.tar"]);
+    assert_eq!(run.status, 0, "{run:?}");
+    let bytes = std::fs::read(world.path().join("x.tar")).unwrap();
+    let holds = |name: &[u8]| bytes.windows(name.len()).any(|window| window == name);
+    assert!(holds(b"of-out") && !holds(b"of-lib"));
+}
+
+#[test]
 fn a_violated_policy_lists_every_violation_and_writes_nothing() {
     let world = world();
     image(&world, "policies/strict", "");

@@ -1,7 +1,8 @@
 //! `kiln image`.
 
+mod target;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 
 use rayon::prelude::*;
 use serde_json::{Value, json};
@@ -12,9 +13,9 @@ use crate::cli::hints;
 use crate::cli::report::{Answer, Failure, Problem};
 use crate::cli::session::{Session, graph, package};
 use crate::derivation::{Definition, Exception, Image as Declared, Kind, resolve, resolve_policy};
-use crate::hash::{BlobDigest, PackageName, RelPath, StorePath};
-use crate::image::archive::Format;
-use crate::image::{Image, archive, assemble, layout};
+use crate::hash::{BlobDigest, OutputName, PackageName, RelPath, StorePath};
+use crate::image::archive::{Existing, Format};
+use crate::image::{Image, Tag, archive, assemble, layout};
 use crate::listing::facts::ContentFacts;
 use crate::listing::image::Origin;
 use crate::listing::{Entry, Listing};
@@ -25,17 +26,7 @@ use crate::proof::Proof;
 use crate::realise::Realised;
 use crate::tree::facts::extract;
 
-/// Where an image goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Target {
-    /// A layout directory.
-    Layout(PathBuf),
-    /// An archive file.
-    Archive(Format, PathBuf),
-}
-
-/// The tag that images get.
-const TAG: &str = "latest";
+use target::Target;
 
 pub(in crate::cli) fn run(
     session: &Session,
@@ -49,7 +40,7 @@ pub(in crate::cli) fn run(
     let targets = arguments
         .output
         .iter()
-        .map(|text| parse_target(text))
+        .map(|text| target::parse(text))
         .collect::<Result<Vec<_>, _>>()?;
     if names.len() > 1 && !targets.is_empty() {
         return Err(Problem::new("several images cannot go to one place")
@@ -88,7 +79,12 @@ pub(in crate::cli) fn run(
         if !made.verdict.holds() {
             answer = Answer::No;
         }
-        let document = deliver(session, name, &made, &targets, checked.as_deref())?;
+        let existing = if arguments.force {
+            Existing::Replace
+        } else {
+            Existing::ReplaceOwn
+        };
+        let document = deliver(session, name, &made, &targets, existing, checked.as_deref())?;
         documents.push(document);
     }
     if checked
@@ -102,21 +98,6 @@ pub(in crate::cli) fn run(
         session.output.document(&json!({ "images": documents }));
     }
     Ok(answer)
-}
-
-fn parse_target(text: &str) -> Result<Target, Failure> {
-    let target = match text.split_once(':') {
-        Some((_, "")) | None => None,
-        Some(("oci", path)) => Some(Target::Layout(path.into())),
-        Some(("oci-archive", path)) => Some(Target::Archive(Format::Oci, path.into())),
-        Some(("docker-archive", path)) => Some(Target::Archive(Format::Docker, path.into())),
-        Some(_) => None,
-    };
-    target.ok_or_else(|| {
-        Problem::new(format!("`{text}` is not a place for an image"))
-            .hint("write `oci:DIR`, `oci-archive:FILE` or `docker-archive:FILE`")
-            .into()
-    })
 }
 
 /// Returns the definition of a name, which must be an image's.
@@ -243,7 +224,7 @@ fn contents(
     for content in &declared.contents {
         let name = resolve(&content.package, &definition.file.package);
         let outputs = graph.package(&name).and_then(|step| realised.outputs(step));
-        let Some(object) = outputs.and_then(|outputs| outputs.values().next()) else {
+        let Some(object) = outputs.and_then(|outputs| main_output(outputs)) else {
             return Err(crate::cli::session::not_built(&name));
         };
         let read = || {
@@ -265,6 +246,15 @@ fn contents(
         });
     }
     Ok(contents)
+}
+
+/// Returns the output `out`, or the only one there is.
+fn main_output(outputs: &BTreeMap<OutputName, StorePath>) -> Option<&StorePath> {
+    outputs
+        .iter()
+        .find(|(name, _)| name.as_str() == "out")
+        .or_else(|| outputs.iter().next())
+        .map(|(_, object)| object)
 }
 
 /// Reads facts out of every distinct file, in parallel.
@@ -331,6 +321,7 @@ fn deliver(
     name: &PackageName,
     made: &Made,
     targets: &[Target],
+    existing: Existing,
     checked: Option<&[Proof]>,
 ) -> Result<Value, Failure> {
     let Made {
@@ -341,17 +332,19 @@ fn deliver(
     let digest = format!("sha256:{}", image.manifest.digest);
     let mut places = Vec::new();
     if verdict.holds() {
-        let standard = [Target::Layout(session.store.images().join(format!(
-            "{}-{}",
-            image.name,
-            short(&digest)
-        )))];
+        let standard = [Target::Layout {
+            directory: session
+                .store
+                .images()
+                .join(format!("{}-{}", image.name, short(&digest))),
+            tag: Tag::Default,
+        }];
         for target in if targets.is_empty() {
             &standard
         } else {
             targets
         } {
-            places.push(write(session, image, target)?);
+            places.push(write(session, image, target, existing)?);
         }
     }
     if !session.output.json {
@@ -409,20 +402,38 @@ fn short(digest: &str) -> &str {
         .unwrap_or(digest)
 }
 
-fn write(session: &Session, image: &Image, target: &Target) -> Result<String, Failure> {
+fn write(
+    session: &Session,
+    image: &Image,
+    target: &Target,
+    existing: Existing,
+) -> Result<String, Failure> {
+    let store = &session.store;
     let (result, place) = match target {
-        Target::Layout(directory) => (
-            layout::write(&session.store, image, directory, TAG),
-            format!("oci:{}:{TAG}", directory.display()),
+        Target::Layout { directory, tag } => (
+            layout::write(store, image, directory, tag),
+            format!("oci:{}:{tag}", directory.display()),
         ),
-        Target::Archive(format, file) => {
-            let scheme = match format {
-                Format::Oci => "oci-archive",
-                Format::Docker => "docker-archive",
-            };
+        Target::Archive {
+            format: Format::Oci,
+            file,
+            tag,
+            ..
+        } => (
+            archive::write(store, image, file, &archive::Naming::Oci(tag), existing),
+            format!("oci-archive:{}:{tag}", file.display()),
+        ),
+        Target::Archive {
+            format: Format::Docker,
+            file,
+            name,
+            tag,
+        } => {
+            let name = name.as_deref().unwrap_or(&image.name);
+            let naming = archive::Naming::Docker { name, tag };
             (
-                archive::write(&session.store, image, file, *format, TAG),
-                format!("{scheme}:{}", file.display()),
+                archive::write(store, image, file, &naming, existing),
+                format!("docker-archive:{}:{name}:{tag}", file.display()),
             )
         }
     };
