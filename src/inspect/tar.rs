@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read, Seek};
 
 use super::limits::MAX_EXTENSION;
+use crate::tree::scan::read_block;
 
 const BLOCK: usize = 512;
 
@@ -204,7 +205,7 @@ impl<R: Read> Reader<R> {
             _ => 0,
         };
         self.left = size_bytes;
-        self.padding = size_bytes.next_multiple_of(BLOCK as u64) - size_bytes;
+        self.padding = padding(size_bytes);
         let small = |at, length| number(field(header, at, length)).and_then(|n| n.try_into().ok());
         let id = |at| small(at, 8).ok_or(wrong("has an owner that is no number"));
         Ok(Member {
@@ -247,16 +248,14 @@ impl<R: Read> Reader<R> {
     /// Reads a block; `None` at the end of the stream.
     fn block(&mut self) -> Result<Option<[u8; BLOCK]>, TarError> {
         let mut block = [0; BLOCK];
-        let mut filled = 0;
-        while let Some(free) = block.get_mut(filled..).filter(|free| !free.is_empty()) {
-            match self.inner.read(free)? {
-                0 if filled == 0 => return Ok(None),
-                0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-                count => filled += count,
+        match read_block(&mut self.inner, &mut block)?.len() {
+            0 => Ok(None),
+            BLOCK => {
+                self.at += BLOCK as u64;
+                Ok(Some(block))
             }
+            _ => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
         }
-        self.at += BLOCK as u64;
-        Ok(Some(block))
     }
 
     /// Reads the data of an extended header.
@@ -271,7 +270,7 @@ impl<R: Read> Reader<R> {
         if (bytes.len() as u64) < size {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
-        self.padding = size.next_multiple_of(BLOCK as u64) - size;
+        self.padding = padding(size);
         Ok(bytes)
     }
 }
@@ -372,6 +371,12 @@ impl Extensions {
     }
 }
 
+/// Returns how many zeros fill up the last block of so many bytes; a size may be as large
+/// as a hostile header says.
+fn padding(size_bytes: u64) -> u64 {
+    size_bytes.wrapping_neg() % BLOCK as u64
+}
+
 fn field(header: &[u8; BLOCK], at: usize, length: usize) -> &[u8] {
     header.get(at..at + length).unwrap_or_default()
 }
@@ -435,4 +440,28 @@ fn checksum_is_right(header: &[u8; BLOCK]) -> bool {
         .map(|b| i64::from(byte(b).cast_signed()))
         .sum();
     said == unsigned || i64::try_from(said) == Ok(signed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_beyond_every_stream_is_the_end_and_no_overflow() {
+        for size in ["18446744073709551615", "18446744073709551104"] {
+            let mut tar = tar::Builder::new(Vec::new());
+            tar.append_pax_extensions([("size", size.as_bytes())])
+                .unwrap();
+            let mut header = tar::Header::new_ustar();
+            header.set_path("file").unwrap();
+            header.set_size(3);
+            header.set_cksum();
+            tar.append(&header, b"abc".as_slice()).unwrap();
+            let bytes = tar.into_inner().unwrap();
+            let mut reader = Reader::new(bytes.as_slice());
+            let member = reader.next().unwrap().unwrap();
+            assert_eq!(member.size_bytes.to_string(), size);
+            assert!(matches!(reader.next(), Err(TarError::Read(_))));
+        }
+    }
 }
