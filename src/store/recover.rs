@@ -143,10 +143,11 @@ impl Store {
         changing.note(&names)?;
         let roots = self.in_durable_transaction(|transaction| {
             let mut roots = Vec::new();
-            for (id, _) in &rows {
+            let ids: Vec<i64> = rows.iter().map(|(id, _)| *id).collect();
+            for id in &ids {
                 roots.extend(delete_roots(transaction, *id)?);
-                super::sweep::delete_object(transaction, *id)?;
             }
+            super::sweep::delete_objects(transaction, &ids)?;
             super::sweep::count_removal(transaction)?;
             Ok(roots)
         })?;

@@ -317,9 +317,6 @@ pub(super) fn count_removal(transaction: &Transaction<'_>) -> rusqlite::Result<(
 
 /// Deletes the rows of those objects that nothing needs, with all that depends on them;
 /// returns their names. What names others has to come before them.
-///
-/// Row by row, with SQLite following the foreign keys, this takes most of a collection's
-/// time: here each table is gone through once.
 fn delete_free<'a>(
     transaction: &Transaction<'_>,
     names: &'a [String],
@@ -343,32 +340,28 @@ fn delete_free<'a>(
         gone.push(name);
         ids.push(id);
     }
+    delete_objects(transaction, &ids)?;
+    Ok(gone)
+}
+
+/// Deletes the rows of objects and whatever depends on them, dependents first. An action
+/// that gave one of them and other outputs has to be done again for it, so the others are
+/// no longer its outputs either.
+///
+/// Each table is gone through once: row by row, with SQLite following the foreign keys,
+/// this takes most of a collection's time.
+pub(super) fn delete_objects(transaction: &Transaction<'_>, ids: &[i64]) -> rusqlite::Result<()> {
     let ids = serde_json::json!(ids).to_string();
     for table in [
         "DELETE FROM object_references WHERE object IN (SELECT value FROM json_each(?1))",
+        "DELETE FROM edges WHERE object IN (SELECT value FROM json_each(?1))",
         "DELETE FROM self_positions WHERE object IN (SELECT value FROM json_each(?1))",
         "DELETE FROM listings WHERE object IN (SELECT value FROM json_each(?1))",
-        // See `delete_object`.
         "DELETE FROM realisations WHERE action IN (SELECT action FROM realisations
            WHERE object IN (SELECT value FROM json_each(?1)))",
         "DELETE FROM objects WHERE id IN (SELECT value FROM json_each(?1))",
     ] {
         transaction.prepare_cached(table)?.execute([&ids])?;
     }
-    Ok(gone)
-}
-
-/// Deletes an object's row and what depends on it. An action that gave it and other
-/// outputs has to be done again for it, so the others are no longer its outputs either.
-pub(super) fn delete_object(transaction: &Transaction<'_>, id: i64) -> rusqlite::Result<()> {
-    transaction
-        .prepare_cached(
-            "DELETE FROM realisations WHERE action IN (
-               SELECT action FROM realisations WHERE object = ?1)",
-        )?
-        .execute([id])?;
-    transaction
-        .prepare_cached("DELETE FROM objects WHERE id = ?1")?
-        .execute([id])
-        .map(drop)
+    Ok(())
 }
