@@ -15,9 +15,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use kiln_sandbox::{Cancel, Clocks, End, Launcher, SandboxError, Stdin, Supervision, Weakness};
+use kiln_sandbox::{Cancel, End, Launcher, SandboxError, SandboxRequest, Weakness};
 
-use crate::action::{Action, ActionKind, scratch_path};
+use crate::action::{Action, ActionKind, COMMAND, scratch_path};
 use crate::derivation::Limits;
 use crate::fetch::FetchError;
 use crate::hash::{ActionDigest, OutputName, StorePath};
@@ -31,26 +31,10 @@ pub use shell::{Opened, Start};
 pub struct Conditions {
     /// Goes into the scratch paths of outputs.
     pub salt: String,
-    /// The sandbox's host name.
-    pub host_name: String,
-    /// The sandbox's NIS domain name.
-    pub domain_name: String,
     /// Parallel jobs that the build may use: its `$JOBS`.
     pub cores: usize,
-    /// The user and the group inside.
-    pub user: (u32, u32),
-    /// The file mode creation mask.
-    pub umask: u32,
-    /// Whether addresses are randomised.
-    pub aslr: bool,
-    /// The builder's process number; `None` is the least.
-    pub first_pid: Option<u32>,
-    /// How far the clocks that count from the machine's start are moved.
-    pub clocks: Clocks,
-    /// What standard input is.
-    pub stdin: Stdin,
-    /// What a supervisor answers in the kernel's place; `None` starts none.
-    pub supervision: Option<Supervision>,
+    /// What the sandbox shows of the machine. The build's own world comes on top.
+    pub sandbox: SandboxRequest,
 }
 
 impl Conditions {
@@ -58,16 +42,8 @@ impl Conditions {
     pub fn ordinary(cores: usize) -> Self {
         Self {
             salt: String::new(),
-            host_name: "localhost".to_owned(),
-            domain_name: "(none)".to_owned(),
             cores,
-            user: (1000, 100),
-            umask: 0o022,
-            aslr: false,
-            first_pid: None,
-            clocks: Clocks::default(),
-            stdin: Stdin::Null,
-            supervision: None,
+            sandbox: SandboxRequest::new(COMMAND.map(str::to_owned).to_vec()),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use kiln_sandbox::{Access, Limits as SandboxLimits, Node, SandboxRequest, Weakness};
 
 use super::{BuildError, Conditions};
-use crate::action::{Action, COMMAND, Run, SourceLayout};
+use crate::action::{Action, Run, SourceLayout};
 use crate::derivation::Limits;
 use crate::fetch::{unpack, worktree};
 use crate::hash::{OutputName, STORE_PREFIX, StorePath};
@@ -145,21 +145,12 @@ impl<'a> World<'a> {
             content: self.run.script.clone().into_bytes(),
             executable: false,
         });
-        let mut request = SandboxRequest::new(COMMAND.iter().map(ToString::to_string).collect());
+        let mut request = conditions.sandbox.clone();
         request.nodes = nodes;
         request.environment = self.environment(additions, conditions);
         request
             .working_directory
             .clone_from(&self.run.working_directory);
-        request.host_name.clone_from(&conditions.host_name);
-        request.domain_name.clone_from(&conditions.domain_name);
-        (request.uid, request.gid) = conditions.user;
-        request.umask = conditions.umask;
-        request.aslr = conditions.aslr;
-        request.first_pid = conditions.first_pid;
-        request.clocks = conditions.clocks;
-        request.stdin.clone_from(&conditions.stdin);
-        request.supervision.clone_from(&conditions.supervision);
         // What is left without them is what any container is; `kiln doctor` names them.
         request.weak = BTreeSet::from([Weakness::Landlock, Weakness::RootOutside]);
         request.limits = SandboxLimits {

@@ -45,25 +45,25 @@ pub(super) fn names(supervised: bool) -> String {
 /// The kernel release and the memory stay: the C library of the seed refuses to run on an
 /// old kernel, and less memory than a build needs is no variation.
 pub(super) fn conditions(cores: usize, supervised: bool) -> Conditions {
-    Conditions {
-        salt: "rebuild-1".to_owned(),
-        host_name: "rebuilder".to_owned(),
-        domain_name: "rebuild.example".to_owned(),
-        // One job where the first build had several, and the other way round.
-        cores: if cores > 1 { 1 } else { 2 },
-        user: (4321, 1234),
-        umask: 0o027,
-        aslr: true,
-        first_pid: Some(2345),
-        clocks: Clocks {
-            monotonic_seconds: UPTIME_AHEAD,
-            boot_seconds: UPTIME_AHEAD,
-        },
-        stdin: Stdin::EmptyPipe,
-        supervision: supervised.then(|| Supervision {
-            clock_ahead: Some(CLOCK_AHEAD),
-            directory_order: Some(DirectoryOrder::Reversed),
-            ..Supervision::default()
-        }),
-    }
+    // One job where the first build had several, and the other way round.
+    let mut conditions = Conditions::ordinary(if cores > 1 { 1 } else { 2 });
+    "rebuild-1".clone_into(&mut conditions.salt);
+    let sandbox = &mut conditions.sandbox;
+    "rebuilder".clone_into(&mut sandbox.host_name);
+    "rebuild.example".clone_into(&mut sandbox.domain_name);
+    (sandbox.uid, sandbox.gid) = (4321, 1234);
+    sandbox.umask = 0o027;
+    sandbox.aslr = true;
+    sandbox.first_pid = Some(2345);
+    sandbox.clocks = Clocks {
+        monotonic_seconds: UPTIME_AHEAD,
+        boot_seconds: UPTIME_AHEAD,
+    };
+    sandbox.stdin = Stdin::EmptyPipe;
+    sandbox.supervision = supervised.then(|| Supervision {
+        clock_ahead: Some(CLOCK_AHEAD),
+        directory_order: Some(DirectoryOrder::Reversed),
+        ..Supervision::default()
+    });
+    conditions
 }
