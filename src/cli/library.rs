@@ -73,6 +73,20 @@ impl Files {
     }
 }
 
+/// Reads a derivation file of this machine; `None` if it is not there.
+pub(super) fn read_file(path: &Path) -> Result<Option<String>, String> {
+    match std::fs::metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.to_string()),
+        Ok(metadata) if metadata.len() > MAX_FILE as u64 => {
+            return Err("it is larger than 1 MiB".to_owned());
+        }
+        Ok(_) => {}
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    Ok(Some(text))
+}
+
 fn plain(name: &str) -> bool {
     name.parse::<RelPath>().is_ok()
 }
@@ -90,15 +104,9 @@ impl Library for Files {
             Place::Project(_, name) if !plain(&name) => return Ok(None),
             Place::Project(directory, name) => {
                 let path = directory.join(format!("{name}.toml"));
-                match std::fs::metadata(&path) {
-                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-                    Err(error) => return Err(error.to_string()),
-                    Ok(metadata) if metadata.len() > MAX_FILE as u64 => {
-                        return Err("it is larger than 1 MiB".to_owned());
-                    }
-                    Ok(_) => {}
-                }
-                let text = std::fs::read_to_string(&path).map_err(|error| error.to_string())?;
+                let Some(text) = read_file(&path)? else {
+                    return Ok(None);
+                };
                 (shorten(&path), text)
             }
         };

@@ -25,7 +25,7 @@ pub use definition::{
 pub use diagnostic::{Diagnostic, SourceFile, Span, Spanned, nearest};
 pub use image::{Content, Image, Layout};
 pub use phases::variable;
-pub use policy::{BUILT_IN, Demand, Exception, Parameters, PathPattern, Policy, resolve_policy};
+pub use policy::{Demand, Exception, Parameters, PathPattern, Policy, built_in, resolve_policy};
 pub use read::{MAX_FILE, parse};
 pub use recipe::{apply, resolve};
 pub use rules::{About, Control, Rule, Severity, Takes};

@@ -68,10 +68,7 @@ impl PathPattern {
     pub fn holds(&self, path: &RelPath) -> bool {
         match self {
             Self::Exactly(exactly) => exactly == path,
-            Self::Below(top) => path
-                .as_str()
-                .strip_prefix(top.as_str())
-                .is_some_and(|rest| rest.starts_with('/')),
+            Self::Below(top) => path.is_below(top),
         }
     }
 }
@@ -114,16 +111,19 @@ impl FromStr for Absolute {
 }
 
 /// The policies that are named without a directory.
-pub const BUILT_IN: [&str; 3] = ["minimal", "hardened", "regulated"];
+const BUILT_IN: [&str; 3] = ["minimal", "hardened", "regulated"];
+
+/// Returns the built-in set of a name, if there is one.
+pub fn built_in(name: &str) -> Option<PackageName> {
+    BUILT_IN
+        .contains(&name)
+        .then(|| format!("std:policies/{name}").parse().ok())
+        .flatten()
+}
 
 /// Returns what a policy's name means in a file: a built-in set, or as [`resolve`] says.
 pub fn resolve_policy(written: &Spanned<PackageName>, within: &PackageName) -> PackageName {
-    if BUILT_IN.contains(&written.value.as_str()) {
-        return format!("std:policies/{}", written.value)
-            .parse()
-            .unwrap_or_else(|_| written.value.clone());
-    }
-    resolve(written, within)
+    built_in(written.value.as_str()).unwrap_or_else(|| resolve(written, within))
 }
 
 pub(super) fn read_policy(fields: &mut Fields<'_, '_>) -> Option<Policy> {

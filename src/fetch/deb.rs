@@ -101,13 +101,10 @@ fn place(path: RelPath, rules: &DebianRoot) -> Option<RelPath> {
     } else {
         path
     };
-    let excluded = rules.exclude.iter().any(|rule| {
-        path == *rule
-            || path
-                .as_str()
-                .strip_prefix(rule.as_str())
-                .is_some_and(|rest| rest.starts_with('/'))
-    });
+    let excluded = rules
+        .exclude
+        .iter()
+        .any(|rule| path == *rule || path.is_below(rule));
     (!excluded).then_some(path)
 }
 

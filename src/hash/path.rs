@@ -159,6 +159,13 @@ impl RelPath {
         self.0.rsplit_once('/').map_or("", |(parent, _)| parent)
     }
 
+    /// Returns whether it lies below a directory, at any depth.
+    pub fn is_below(&self, directory: &Self) -> bool {
+        self.0
+            .strip_prefix(&directory.0)
+            .is_some_and(|rest| rest.starts_with('/'))
+    }
+
     /// Returns every proper prefix, outermost first: for `a/b/c`, `a` and `a/b`.
     pub fn ancestors(&self) -> impl Iterator<Item = Self> + '_ {
         self.0

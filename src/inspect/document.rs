@@ -81,6 +81,20 @@ pub struct Descriptor {
     pub tag: Option<String>,
 }
 
+impl Descriptor {
+    /// Names a member of an archive, of which nothing but its length is said.
+    pub fn of_member(name: &str, size_bytes: u64) -> Self {
+        Self {
+            media_type: String::new(),
+            digest: None,
+            size_bytes,
+            member: Some(name.to_owned()),
+            platform: None,
+            tag: None,
+        }
+    }
+}
+
 /// A document that leads to others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Document {
@@ -126,11 +140,6 @@ const LAYER_TYPES: [&str; 9] = [
     "application/vnd.docker.image.rootfs.diff.tar.gzip",
     "application/vnd.docker.image.rootfs.diff.tar.zstd",
 ];
-
-/// Returns whether a media type is one of documents that this stage reads.
-pub fn is_document(media_type: &str) -> bool {
-    INDEX_TYPES.contains(&media_type) || MANIFEST_TYPES.contains(&media_type)
-}
 
 fn invalid(document: &str, problem: impl Into<String>) -> InspectError {
     InspectError::Document {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::document::Descriptor;
 use super::limits::{MAX_MEMBERS, MAX_NAMES};
 use super::tar::{Kind, Member, Reader};
-use super::{InspectError, Progress, source, stream};
+use super::{InspectError, Progress, printable, source, stream};
 use crate::hash::{BlobDigest, RelPath, Sha256Digest};
 use crate::listing::facts::ContentFacts;
 use crate::listing::image::{ImageEntry, ImageLayer, Node};
@@ -232,11 +232,8 @@ fn whiteout(path: &RelPath) -> Result<Option<Option<(RelPath, Change)>>, String>
 
 /// Returns a name for people, short and without what moves a terminal's cursor.
 fn shown(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    text.chars()
-        .take(200)
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
+    let text: String = String::from_utf8_lossy(bytes).chars().take(200).collect();
+    printable(&text)
 }
 
 /// Returns bytes as text; each byte that is no UTF-8 stands as `\xFF`. That cannot be read

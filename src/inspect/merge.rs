@@ -49,10 +49,6 @@ pub fn merge(
                 Change::Put(_) | Change::Link(..) => {}
             }
         }
-        let refuse = |(path, why): (RelPath, String)| InspectError::Layer {
-            layer: format!("layer {} (`{}`)", number + 1, layer.layer.title),
-            problem: format!("`{path}` {why}"),
-        };
         for (path, change) in layer.changes {
             match change {
                 Change::Put(entry) => below.put(&path, entry).map_err(refuse)?,
@@ -145,17 +141,11 @@ impl Below<'_> {
     /// Removes what stands below a path. Entries are in the order of a walk, so that it
     /// follows the path at once.
     fn remove_below(&mut self, path: &RelPath) {
-        let is_below = |other: &RelPath| {
-            other
-                .as_str()
-                .strip_prefix(path.as_str())
-                .is_some_and(|rest| rest.starts_with('/'))
-        };
         let doomed: Vec<RelPath> = self
             .entries
             .range(path.clone()..)
             .skip_while(|(other, _)| *other == path)
-            .map_while(|(other, _)| is_below(other).then(|| other.clone()))
+            .map_while(|(other, _)| other.is_below(path).then(|| other.clone()))
             .collect();
         for other in doomed {
             if let Some(entry) = self.entries.remove(&other) {

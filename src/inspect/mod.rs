@@ -29,13 +29,10 @@ pub mod tar;
 
 use std::io::Read;
 
-use rayon::prelude::*;
-
 use crate::hash::Sha256Digest;
 use crate::listing::image::ImageListing;
-use document::{Descriptor, Manifest};
 use layer::{Budget, ReadLayer};
-use source::{Blobs, Source};
+use source::Source;
 
 /// An image that cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -171,7 +168,7 @@ pub fn inspect(
         };
         layer::read(index, descriptor, *diff_id, blob, &budget, progress)
     };
-    let layers = read_layers(opened.blobs.as_ref(), manifest, &read)?;
+    let layers = opened.blobs.each(&manifest.layers, &read)?;
     let listing = merge::merge(layers, configuration.configuration)?;
     Ok(Inspected {
         listing,
@@ -184,19 +181,9 @@ pub fn inspect(
 type ReadOne<'a> =
     dyn Fn(usize, &mut (dyn Read + Send)) -> Result<ReadLayer, InspectError> + Sync + 'a;
 
-fn read_layers(
-    blobs: &dyn Blobs,
-    manifest: &Manifest,
-    read: &ReadOne<'_>,
-) -> Result<Vec<ReadLayer>, InspectError> {
-    if !blobs.is_random_access() {
-        return blobs.each(&manifest.layers, read);
-    }
-    let one = |(index, descriptor): (usize, &Descriptor)| {
-        let mut blob = blobs.open(descriptor)?;
-        read(index, &mut *blob)
-    };
-    let results: Vec<Result<ReadLayer, InspectError>> =
-        manifest.layers.par_iter().enumerate().map(one).collect();
-    results.into_iter().collect()
+/// Replaces what would move a terminal's cursor: names come from anybody.
+pub fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
 }

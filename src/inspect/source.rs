@@ -9,6 +9,8 @@ use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
+
 use super::document::{Descriptor, DockerImage, docker_manifest};
 use super::layer::ReadLayer;
 use super::limits::{MAX_BLOBS, MAX_DOCUMENT};
@@ -117,22 +119,16 @@ pub trait Blobs: Sync {
     /// Returns the length of a member that a Docker archive names.
     fn size(&self, member: &str) -> Option<u64>;
 
-    /// Returns whether any number of blobs can be read at once, in any order.
-    fn is_random_access(&self) -> bool {
-        true
-    }
-
-    /// Reads layers one after the other, in whatever order they come.
+    /// Reads layers, all at once if the place has no order of its own.
     ///
     /// # Errors
-    /// The first that reading one gives.
+    /// The first that reading one gives, in the order of the layers.
     fn each(
         &self,
         layers: &[Descriptor],
         read: &ReadOne<'_>,
     ) -> Result<Vec<ReadLayer>, InspectError> {
-        let one = |(index, layer): (usize, &Descriptor)| read(index, &mut *self.open(layer)?);
-        layers.iter().enumerate().map(one).collect()
+        in_parallel(layers, &|layer| self.open(layer), read)
     }
 
     /// Reads a document and checks its size and digest.
@@ -158,6 +154,20 @@ pub trait Blobs: Sync {
         stream::check(&name, blob, bytes.len() as u64, Sha256Digest::of(&bytes))?;
         Ok(bytes)
     }
+}
+
+/// How a blob is opened.
+type Open<'a> = dyn Fn(&Descriptor) -> Result<Box<dyn Read + Send>, InspectError> + Sync + 'a;
+
+fn in_parallel(
+    layers: &[Descriptor],
+    open: &Open<'_>,
+    read: &ReadOne<'_>,
+) -> Result<Vec<ReadLayer>, InspectError> {
+    let one = |(index, layer): (usize, &Descriptor)| read(index, &mut *open(layer)?);
+    let results: Vec<Result<ReadLayer, InspectError>> =
+        layers.par_iter().enumerate().map(one).collect();
+    results.into_iter().collect()
 }
 
 /// Returns what to call a blob.
@@ -279,14 +289,7 @@ impl Archive {
         if !top(member) {
             return Err(refuse(&format!("it is an archive without `{member}`")));
         }
-        let blob = Descriptor {
-            media_type: String::new(),
-            digest: None,
-            size_bytes: archive.size(member).unwrap_or(0),
-            member: Some(member.to_owned()),
-            platform: None,
-            tag: None,
-        };
+        let blob = Descriptor::of_member(member, archive.size(member).unwrap_or(0));
         let bytes = archive.document(&blob, MAX_DOCUMENT)?;
         let top = if member == "index.json" {
             Top::Index(bytes)
@@ -302,19 +305,10 @@ impl Archive {
 
     /// Notes where each member is. A plain archive is not read for it, only its headers.
     fn index(&mut self) -> Result<(), InspectError> {
-        let path = self.path.clone();
-        let access = access(&path);
         let file = open_file(&self.path)?;
-        let length = match file.metadata() {
-            Ok(metadata) => metadata.len(),
-            Err(error) => return Err(access(error)),
-        };
+        let length = file.metadata().map_err(access(&self.path))?.len();
         let mut file = BufReader::with_capacity(1 << 18, file);
-        let start = match file.fill_buf() {
-            Ok(start) => start,
-            Err(error) => return Err(access(error)),
-        };
-        if stream::is_plain(start) {
+        if stream::is_plain(file.fill_buf().map_err(access(&self.path))?) {
             return self.note(&mut Reader::new(file), |tar, member, _| {
                 if tar.position().saturating_add(member.size_bytes) > length {
                     return Err(io::ErrorKind::UnexpectedEof.into());
@@ -324,10 +318,7 @@ impl Archive {
         }
         let mut documents = BTreeMap::new();
         let mut kept = 0;
-        let stream = match stream::decompressed(file) {
-            Ok(stream) => stream,
-            Err(error) => return Err(access(error)),
-        };
+        let stream = stream::decompressed(file).map_err(access(&self.path))?;
         self.note(&mut Reader::new(stream), |tar, member, path| {
             if member.size_bytes > MAX_DOCUMENT {
                 return Ok(());
@@ -350,11 +341,7 @@ impl Archive {
         tar: &mut Reader<R>,
         mut each_file: impl FnMut(&mut Reader<R>, &Member, &str) -> io::Result<()>,
     ) -> Result<(), InspectError> {
-        let name = self.path.display().to_string();
-        let broken = |problem: &dyn std::fmt::Display| InspectError::NotAnImage {
-            name: name.clone(),
-            why: format!("it is no tar archive: {problem}"),
-        };
+        let broken = no_tar(&self.path);
         while let Some(member) = tar.next().map_err(|error| broken(&error))? {
             let Ok(path) = std::str::from_utf8(&member.path) else {
                 continue;
@@ -378,7 +365,7 @@ impl Archive {
             }
             if self.members.len() + self.links.len() > MAX_BLOBS {
                 return Err(InspectError::TooLarge {
-                    what: format!("`{name}`"),
+                    what: format!("`{}`", self.path.display()),
                     limit: format!("{MAX_BLOBS} members"),
                 });
             }
@@ -406,6 +393,15 @@ impl Archive {
         };
         self.resolve(&wanted)
             .ok_or(InspectError::MissingBlob(wanted))
+    }
+}
+
+/// Returns an error in the making for what is no archive.
+fn no_tar(path: &Path) -> impl Fn(&dyn std::fmt::Display) -> InspectError + use<> {
+    let name = path.display().to_string();
+    move |problem| InspectError::NotAnImage {
+        name: name.clone(),
+        why: format!("it is no tar archive: {problem}"),
     }
 }
 
@@ -445,15 +441,14 @@ impl Blobs for Archive {
         self.members.get(member).map(|(_, size)| *size)
     }
 
-    fn is_random_access(&self) -> bool {
-        self.documents.is_none()
-    }
-
     fn each(
         &self,
         layers: &[Descriptor],
         read: &ReadOne<'_>,
     ) -> Result<Vec<ReadLayer>, InspectError> {
+        if self.documents.is_none() {
+            return in_parallel(layers, &|layer| self.open(layer), read);
+        }
         let mut wanted: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
         for (index, layer) in layers.iter().enumerate() {
             wanted.entry(self.member(layer)?).or_default().push(index);
@@ -462,10 +457,7 @@ impl Blobs for Archive {
         let stream = stream::decompressed(BufReader::with_capacity(1 << 18, file))
             .map_err(access(&self.path))?;
         let mut tar = Reader::new(stream);
-        let broken = |error: &dyn std::fmt::Display| InspectError::NotAnImage {
-            name: self.path.display().to_string(),
-            why: format!("it is no tar archive: {error}"),
-        };
+        let broken = no_tar(&self.path);
         let mut found: BTreeMap<usize, ReadLayer> = BTreeMap::new();
         while let Some(member) = tar.next().map_err(|error| broken(&error))? {
             let path = String::from_utf8_lossy(&member.path).into_owned();

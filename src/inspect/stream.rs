@@ -5,7 +5,7 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 
 use sha2::{Digest as _, Sha256};
 
@@ -13,6 +13,7 @@ use super::document::Descriptor;
 use super::limits::{MAX_LAYER, MAX_RATIO, RATIO_FROM, ZSTD_WINDOW_LOG};
 use super::{InspectError, Progress, source};
 use crate::hash::Sha256Digest;
+use crate::tree::scan::read_block;
 
 /// Bytes that go from one thread to the other at once.
 const BLOCK: usize = 256 << 10;
@@ -97,7 +98,8 @@ pub(super) fn read<T>(
     let name = source::name(blob);
     std::thread::scope(|scope| {
         let (sender, receiver) = sync_channel(WAITING);
-        let stored = scope.spawn(|| store(blob, bytes, progress, &sender_of(sender)));
+        let send = move |block| sender.send(block).is_ok();
+        let stored = scope.spawn(move || store(blob, bytes, progress, &send));
         let mut tar = TarStream {
             receiver: Some(receiver),
             block: Vec::new(),
@@ -147,13 +149,6 @@ pub(super) fn read<T>(
     })
 }
 
-/// What goes between the threads.
-type Block = Result<Vec<u8>, io::Error>;
-
-fn sender_of(sender: SyncSender<Block>) -> impl Fn(Block) -> bool {
-    move |block| sender.send(block).is_ok()
-}
-
 /// What the reading thread found.
 struct Stored {
     length: u64,
@@ -166,7 +161,7 @@ fn store(
     blob: &Descriptor,
     bytes: &mut (dyn Read + Send),
     progress: &dyn Progress,
-    send: &dyn Fn(Block) -> bool,
+    send: &dyn Fn(Vec<u8>) -> bool,
 ) -> Stored {
     let counted = AtomicU64::new(0);
     let mut hasher = Sha256::new();
@@ -196,20 +191,13 @@ fn store(
 fn pump(
     stream: &mut BufReader<Hashing<'_, impl Read + Send>>,
     counted: &AtomicU64,
-    send: &dyn Fn(Block) -> bool,
+    send: &dyn Fn(Vec<u8>) -> bool,
 ) -> io::Result<()> {
     let mut decoder = decompressed(stream)?;
     let mut total = 0_u64;
     loop {
         let mut block = vec![0; BLOCK];
-        let mut filled = 0;
-        while let Some(free) = block.get_mut(filled..).filter(|free| !free.is_empty()) {
-            let count = decoder.read(free)?;
-            if count == 0 {
-                break;
-            }
-            filled += count;
-        }
+        let filled = read_block(&mut decoder, &mut block)?.len();
         total += filled as u64;
         if total > MAX_LAYER {
             return Err(Limit(format!("a layer has {MAX_LAYER} bytes at most")).into());
@@ -219,7 +207,7 @@ fn pump(
             return Err(Limit(limit).into());
         }
         block.truncate(filled);
-        if filled == 0 || !send(Ok(block)) {
+        if filled == 0 || !send(block) {
             return Ok(());
         }
     }
@@ -263,7 +251,7 @@ impl<R: Read> Read for Hashing<'_, R> {
 
 /// The tar as it comes from the other thread.
 struct TarStream {
-    receiver: Option<Receiver<Block>>,
+    receiver: Option<Receiver<Vec<u8>>>,
     block: Vec<u8>,
     at: usize,
     hasher: Sha256,
@@ -275,7 +263,7 @@ impl Read for TarStream {
         if self.at == self.block.len() {
             let received = self.receiver.as_ref().and_then(|from| from.recv().ok());
             self.block = match received {
-                Some(block) => block?,
+                Some(block) => block,
                 None => return Ok(0),
             };
             self.at = 0;

@@ -1,9 +1,9 @@
 //! Rules on how an image is run.
 
+use super::executables::runs;
 use super::links::{End, follow_text};
 use super::{Outcome, Subject};
 use crate::hash::RelPath;
-use crate::listing::facts::Kind;
 use crate::listing::image::{ImageEntry, Node};
 
 /// The user is not root, by number or name.
@@ -130,16 +130,13 @@ pub(super) fn writable_without_programs(subject: Subject<'_>) -> Outcome {
         return outcome;
     }
     for (path, entry, facts) in subject.files() {
-        let runs = entry.mode & 0o111 != 0
-            || matches!(
-                facts.map(|facts| &facts.kind),
-                Some(Kind::Elf(_) | Kind::Script { .. })
-            );
         let above = path
             .parent()
             .and_then(|parent| subject.image.entries.get(&parent))
             .is_some_and(|parent| may_write(subject, parent) && parent.mode & 0o1000 == 0);
-        if runs && (may_write(subject, entry) || above || is_in_volume(subject, path)) {
+        if runs(entry, facts).is_some()
+            && (may_write(subject, entry) || above || is_in_volume(subject, path))
+        {
             outcome.find(path, "the image's user may replace this program");
         }
     }

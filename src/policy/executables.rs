@@ -4,14 +4,25 @@ use std::collections::BTreeSet;
 
 use super::{Outcome, Subject};
 use crate::hash::RelPath;
-use crate::listing::facts::Kind;
-use crate::listing::image::Node;
+use crate::listing::facts::{ContentFacts, Kind};
+use crate::listing::image::{ImageEntry, Node};
 
-/// Whatever could be executed is listed, and whatever is listed can be.
-///
-/// A file counts if it has an executable bit, or the magic bytes of a program or script:
-/// an interpreter or loader runs those without the bit. What may be executed is declared
-/// by the image's file, or by `allow` in the policy.
+/// Says as what a file could be executed: it has an executable bit, or the magic bytes of
+/// a program or script, for an interpreter or loader runs those without the bit.
+pub(super) fn runs(entry: &ImageEntry, facts: Option<&ContentFacts>) -> Option<&'static str> {
+    match facts.map(|facts| &facts.kind) {
+        Some(Kind::Elf(_)) => Some("an ELF file"),
+        Some(Kind::Script { .. }) => Some("a script"),
+        _ => has_bit(entry).then_some("a file with an executable bit"),
+    }
+}
+
+fn has_bit(entry: &ImageEntry) -> bool {
+    entry.mode & 0o111 != 0
+}
+
+/// Whatever could be executed is listed, and whatever is listed can be. What may be
+/// executed is declared by the image's file, or by `allow` in the policy.
 pub(super) fn allowed(subject: Subject<'_>) -> Outcome {
     let mut outcome = Outcome::default();
     let declared = subject.image.executables.as_ref();
@@ -24,14 +35,10 @@ pub(super) fn allowed(subject: Subject<'_>) -> Outcome {
     }
     let mut seen: BTreeSet<&RelPath> = BTreeSet::new();
     for (path, entry, facts) in subject.files() {
-        let bit = entry.mode & 0o111 != 0;
-        let what = match facts.map(|facts| &facts.kind) {
-            Some(Kind::Elf(_)) => "an ELF file",
-            Some(Kind::Script { .. }) => "a script",
-            _ if bit => "a file with an executable bit",
-            _ => continue,
+        let Some(what) = runs(entry, facts) else {
+            continue;
         };
-        if bit {
+        if has_bit(entry) {
             seen.insert(path);
         }
         if !declared.is_some_and(|declared| declared.contains(path)) {

@@ -2,7 +2,7 @@
 
 use super::{Outcome, Subject};
 use crate::hash::RelPath;
-use crate::listing::image::{ImageEntry, Node, Origin, Provenance};
+use crate::listing::image::{Node, Origin, Provenance};
 
 /// Why nothing can be told of another's image.
 const UNKNOWN: &str = "the image does not say where its files come from";
@@ -11,7 +11,7 @@ const UNKNOWN: &str = "the image does not say where its files come from";
 /// nothing can be told.
 fn each(
     subject: Subject<'_>,
-    mut check: impl FnMut(&RelPath, &ImageEntry, Option<&Origin>, &mut Outcome),
+    mut check: impl FnMut(&RelPath, Option<&Origin>, &mut Outcome),
 ) -> Outcome {
     let mut outcome = Outcome::default();
     if subject.image.provenance == Provenance::Unknown {
@@ -20,7 +20,7 @@ fn each(
     }
     for (path, entry) in &subject.image.entries {
         if entry.node != Node::Directory {
-            check(path, entry, entry.origin.as_ref(), &mut outcome);
+            check(path, entry.origin.as_ref(), &mut outcome);
         }
     }
     outcome
@@ -29,7 +29,7 @@ fn each(
 /// Every file and link comes from an object; only directories may be there just to hold
 /// others, or because they were declared writable.
 pub(super) fn explained(subject: Subject<'_>) -> Outcome {
-    each(subject, |path, _, origin, outcome| {
+    each(subject, |path, origin, outcome| {
         if origin.is_none() {
             outcome.find(path, "no declared object explains it");
         }
@@ -38,7 +38,7 @@ pub(super) fn explained(subject: Subject<'_>) -> Outcome {
 
 /// Every file's sources are recorded by hash.
 pub(super) fn source_known(subject: Subject<'_>) -> Outcome {
-    each(subject, |path, _, origin, outcome| {
+    each(subject, |path, origin, outcome| {
         if !origin.is_some_and(|origin| origin.source_known) {
             outcome.find(path, "its sources are not recorded by hash");
         }
@@ -47,7 +47,7 @@ pub(super) fn source_known(subject: Subject<'_>) -> Outcome {
 
 /// No file comes from an object that is, or reaches, a binary seed.
 pub(super) fn no_seed(subject: Subject<'_>) -> Outcome {
-    each(subject, |path, _, origin, outcome| {
+    each(subject, |path, origin, outcome| {
         let Some(Origin {
             object,
             seed: Some(seed),
@@ -67,7 +67,7 @@ pub(super) fn no_seed(subject: Subject<'_>) -> Outcome {
 
 /// Every file was built a second time, to the same bytes.
 pub(super) fn proof_present(subject: Subject<'_>) -> Outcome {
-    each(subject, |path, _, origin, outcome| {
+    each(subject, |path, origin, outcome| {
         match origin.and_then(|origin| origin.reproduced) {
             Some(true) => {}
             Some(false) => outcome.find(path, "a rebuild gave other bytes"),
@@ -80,7 +80,7 @@ pub(super) fn proof_present(subject: Subject<'_>) -> Outcome {
 ///
 /// Of an expression with `AND`, each part must be named; of one with `OR`, one of them.
 pub(super) fn licenses_allowed(subject: Subject<'_>) -> Outcome {
-    each(subject, |path, _, origin, outcome| {
+    each(subject, |path, origin, outcome| {
         let license = origin.and_then(|origin| origin.license.as_deref());
         match license {
             None => outcome.find(path, "its licence is not recorded"),
@@ -100,7 +100,7 @@ fn allowed(expression: &str, subject: Subject<'_>) -> bool {
         subject.parameters.names.contains(license)
     };
     // With parentheses the binding may be another: then each part must be named.
-    if plain.len() != expression.len() || expression.contains('(') {
+    if expression.contains('(') {
         return plain
             .split(" AND ")
             .flat_map(|part| part.split(" OR "))

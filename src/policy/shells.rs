@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Outcome, Subject};
-use crate::hash::{BlobDigest, RelPath};
+use crate::hash::BlobDigest;
 use crate::listing::facts::{Kind, Sign};
 use crate::listing::image::Node;
 
@@ -100,7 +100,7 @@ pub(super) fn no_multi_call(subject: Subject<'_>) -> Outcome {
         }
         if !evidence.is_empty() {
             outcome.find(path, evidence.join("; "));
-        } else if packed(&facts.signs) {
+        } else if packed(&facts.signs).is_some() {
             outcome.cannot_tell(
                 Some(path),
                 "it is compressed, so that nobody can see what it is",
@@ -144,23 +144,19 @@ fn some(names: &BTreeSet<&str>) -> String {
     telling.take(6).copied().collect::<Vec<_>>().join(", ")
 }
 
-fn packed(signs: &BTreeSet<Sign>) -> bool {
-    signs.iter().any(|sign| matches!(sign, Sign::Packed { .. }))
+/// Returns the sign of a packer; UPX is the only one that is looked for.
+fn packed(signs: &BTreeSet<Sign>) -> Option<&Sign> {
+    signs
+        .iter()
+        .find(|sign| matches!(sign, Sign::Packed { .. }))
 }
 
 /// No program is compressed.
 pub(super) fn no_packed(subject: Subject<'_>) -> Outcome {
     let mut outcome = Outcome::default();
-    let packed = |path: &RelPath, signs: &BTreeSet<Sign>, outcome: &mut Outcome| {
-        for sign in signs {
-            if matches!(sign, Sign::Packed { .. }) {
-                outcome.find(path, format!("{sign}: what it does cannot be seen"));
-            }
-        }
-    };
     for (path, _, facts) in subject.files() {
-        if let Some(facts) = facts {
-            packed(path, &facts.signs, &mut outcome);
+        if let Some(sign) = facts.and_then(|facts| packed(&facts.signs)) {
+            outcome.find(path, format!("{sign}: what it does cannot be seen"));
         }
     }
     outcome

@@ -215,11 +215,7 @@ fn choose(content: &Content) -> Result<BTreeSet<RelPath>, ProjectionError> {
             });
         }
         for (path, _) in content.listing.iter() {
-            let below = path
-                .as_str()
-                .strip_prefix(wanted.as_str())
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-            if below {
+            if path == wanted || path.is_below(wanted) {
                 chosen.insert(path.clone());
             }
         }

@@ -2,28 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::{Value, json};
-
 use crate::cli::arguments::DiffArguments;
+use crate::cli::command::changes::{Row, report};
 use crate::cli::command::image;
 use crate::cli::hints;
-use crate::cli::progress::bytes;
 use crate::cli::report::{Answer, Failure};
 use crate::cli::session::Session;
 use crate::hash::StorePath;
 use crate::listing::compare::{Change, compare};
 use crate::listing::{Entry, Listing};
-
-/// One line of the answer.
-struct Row {
-    /// `added`, `removed` or `changed`.
-    word: &'static str,
-    /// A path, or an object's name.
-    what: String,
-    /// How it changed, in words; empty for what is only on one side.
-    how: String,
-    growth_bytes: i64,
-}
 
 pub(in crate::cli) fn run(session: &Session, arguments: &DiffArguments) -> Result<Answer, Failure> {
     let DiffArguments { old, new, closure } = arguments;
@@ -34,12 +21,7 @@ pub(in crate::cli) fn run(session: &Session, arguments: &DiffArguments) -> Resul
         let (old, new) = (files(session, old)?, files(session, new)?);
         compare_files(&old, &new)
     };
-    report(session, &rows);
-    Ok(if rows.is_empty() {
-        Answer::Yes
-    } else {
-        Answer::No
-    })
+    Ok(report(&rows, "what", &session.output))
 }
 
 /// Returns the files of an object or an image.
@@ -184,52 +166,6 @@ fn object_row(old: Option<&(StorePath, u64)>, new: Option<&(StorePath, u64)>) ->
         how,
         growth_bytes: size(new) - size(old),
     })
-}
-
-fn signed(growth_bytes: i64) -> String {
-    let sign = if growth_bytes < 0 { "-" } else { "+" };
-    format!("{sign}{}", bytes(growth_bytes.unsigned_abs()))
-}
-
-fn report(session: &Session, rows: &[Row]) {
-    if session.output.json {
-        let differences: Vec<Value> = rows
-            .iter()
-            .map(|row| {
-                json!({
-                    "change": row.word,
-                    "what": row.what,
-                    "how": row.how,
-                    "growth_bytes": row.growth_bytes,
-                })
-            })
-            .collect();
-        session
-            .output
-            .document(&json!({ "differences": differences }));
-        return;
-    }
-    session.output.lines(rows.iter().map(|row| {
-        let how = if row.how.is_empty() {
-            String::new()
-        } else {
-            format!(" ({})", row.how)
-        };
-        format!(
-            "{:<8} {:>12}  {}{how}",
-            row.word,
-            signed(row.growth_bytes),
-            row.what
-        )
-    }));
-    let count = |word: &str| rows.iter().filter(|row| row.word == word).count();
-    session.output.tell(&format!(
-        "{} added, {} removed, {} changed, {} in all",
-        count("added"),
-        count("removed"),
-        count("changed"),
-        signed(rows.iter().map(|row| row.growth_bytes).sum())
-    ));
 }
 
 #[cfg(test)]

@@ -8,12 +8,13 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use super::prove::{self, Recorded};
+use super::verdict::{absolute, remark_of, unused, unused_documents};
 use crate::cli::arguments::ImageArguments;
 use crate::cli::hints;
 use crate::cli::report::{Answer, Failure, Problem};
 use crate::cli::session::{Session, graph, package};
-use crate::derivation::{Definition, Exception, Image as Declared, Kind, resolve, resolve_policy};
-use crate::hash::{BlobDigest, OutputName, PackageName, RelPath, StorePath};
+use crate::derivation::{Definition, Image as Declared, Kind, resolve, resolve_policy};
+use crate::hash::{BlobDigest, OutputName, PackageName, StorePath};
 use crate::image::archive::{Existing, Format};
 use crate::image::{Image, Tag, archive, assemble, layout};
 use crate::listing::facts::ContentFacts;
@@ -248,7 +249,7 @@ fn contents(
     Ok(contents)
 }
 
-/// Returns the output `out`, or the only one there is.
+/// Returns the output `out`, or the first by name of a package without one.
 fn main_output(outputs: &BTreeMap<OutputName, StorePath>) -> Option<&StorePath> {
     outputs
         .iter()
@@ -355,43 +356,22 @@ fn deliver(
         "digest": digest,
         "places": places,
         "policy": policy.as_str(),
-        "violations": verdict.findings().iter().map(|(rule, remark)| json!({
-            "rule": rule.as_str(),
-            "path": absolute(remark.path.as_ref()),
-            "message": remark.message,
-        })).collect::<Vec<_>>(),
+        "violations": verdict
+            .findings()
+            .iter()
+            .map(|(rule, remark)| remark_of(*rule, remark))
+            .collect::<Vec<_>>(),
         "waived": verdict.waived().iter().map(|(rule, remark, reason)| json!({
             "rule": rule.as_str(),
             "path": absolute(remark.path.as_ref()),
             "reason": reason,
         })).collect::<Vec<_>>(),
         "not_assessed": verdict.rules.iter().flat_map(|judged| {
-            judged.unknown.iter().map(|remark| json!({
-                "rule": judged.rule.as_str(),
-                "path": absolute(remark.path.as_ref()),
-                "message": remark.message,
-            }))
+            judged.unknown.iter().map(|remark| remark_of(judged.rule, remark))
         }).collect::<Vec<_>>(),
-        "unused_exceptions": verdict.unused.iter().map(|exception| json!({
-            "rule": exception.rule.as_str(),
-            "path": absolute(exception.path.as_ref()),
-        })).collect::<Vec<_>>(),
+        "unused_exceptions": unused_documents(verdict),
         "check": checked.map(prove::documents),
     }))
-}
-
-/// Returns a path as a program in the image sees it; `None` is the whole image.
-pub(super) fn absolute(path: Option<&RelPath>) -> Option<String> {
-    path.map(|path| format!("/{path}"))
-}
-
-/// Says what an exception was for.
-pub(super) fn unused(exception: &Exception) -> String {
-    let rule = exception.rule.as_str();
-    match &exception.path {
-        Some(path) => format!("exception for {rule} at /{path} waives nothing"),
-        None => format!("exception for {rule} waives nothing"),
-    }
 }
 
 /// Returns enough of a digest to tell images apart in a directory's name.

@@ -4,22 +4,23 @@
 mod difference;
 mod sarif;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::image::{absolute, unused};
+use super::verdict::{controls, remark, set, unused, unused_documents};
 use crate::cli::arguments::{Arguments, InspectArguments, InspectFormat};
 use crate::cli::hints;
-use crate::cli::library::Files;
+use crate::cli::library::{Files, read_file};
 use crate::cli::progress::bytes;
 use crate::cli::report::{Answer, Failure, Output, Problem};
 use crate::cli::session::package;
 use crate::cli::settings::Settings;
-use crate::derivation::{BUILT_IN, MAX_FILE, Rule, SourceFile};
+use crate::derivation::{Rule, SourceFile, built_in};
 use crate::hash::PackageName;
 use crate::inspect::source::Source;
-use crate::inspect::{Inspected, Progress, inspect};
+use crate::inspect::{Inspected, Progress, inspect, printable};
 use crate::listing::image::ImageEntry;
 use crate::plan::{self, Library, LoadError};
 use crate::policy::{self, Effective, Remark, Status, Verdict, evaluate};
@@ -113,15 +114,13 @@ fn effective(arguments: &Arguments, policy: &str) -> Result<Effective, Failure> 
         files: Files::new(settings.project.as_ref()),
         file: None,
     };
-    let path = std::path::Path::new(policy);
+    let path = Path::new(policy);
     let name = if path.is_file() {
         let name: PackageName = "policy-file".parse().expect("a package name");
         library.file = Some(policy_file(policy, &name)?);
         name
-    } else if BUILT_IN.contains(&policy) {
-        package(&format!("std:policies/{policy}"))?
     } else {
-        package(policy)?
+        built_in(policy).map_or_else(|| package(policy), Ok)?
     };
     let loaded =
         plan::load(&library, std::slice::from_ref(&name)).map_err(|error| match error {
@@ -147,13 +146,9 @@ fn policy_file(path: &str, name: &PackageName) -> Result<Arc<SourceFile>, Failur
     let unreadable = |why: String| {
         Failure::from(Problem::new(format!("cannot read the policy `{path}`")).because(why))
     };
-    let length = std::fs::metadata(path)
-        .map_err(|error| unreadable(error.to_string()))?
-        .len();
-    if length > MAX_FILE as u64 {
-        return Err(unreadable("it is larger than 1 MiB".to_owned()));
-    }
-    let text = std::fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))?;
+    let text = read_file(Path::new(path))
+        .and_then(|text| text.ok_or_else(|| "it is not there".to_owned()))
+        .map_err(unreadable)?;
     Ok(Arc::new(SourceFile {
         package: name.clone(),
         shown: path.to_owned(),
@@ -188,11 +183,9 @@ fn list_rules(output: &Output) {
     }
     output.lines(Rule::ALL.iter().map(|rule| {
         let about = rule.about();
-        let controls: Vec<String> = about.controls.iter().map(ToString::to_string).collect();
-        let controls = if controls.is_empty() {
-            String::new()
-        } else {
-            format!(" ({})", controls.join(", "))
+        let controls = match controls(*rule).join(", ") {
+            none if none.is_empty() => none,
+            some => format!(" ({some})"),
         };
         let severity = about.severity.as_str();
         format!("{:<26} {severity:<6} {}{controls}", about.id, about.summary)
@@ -205,22 +198,8 @@ fn about(rule: Rule) -> Value {
         "id": about.id,
         "severity": about.severity.as_str(),
         "summary": about.summary,
-        "controls": about.controls.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "controls": controls(rule),
     })
-}
-
-/// Replaces what would move a terminal's cursor: names come from anybody.
-pub(super) fn plain(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
-}
-
-/// Sets a key of a JSON object.
-fn set(document: &mut Value, key: &str, value: Value) {
-    if let Value::Object(map) = document {
-        map.insert(key.to_owned(), value);
-    }
 }
 
 fn print(image: &str, policy: &str, inspected: &Inspected, verdict: &Verdict, output: &Output) {
@@ -251,7 +230,7 @@ fn print(image: &str, policy: &str, inspected: &Inspected, verdict: &Verdict, ou
             .iter()
             .map(|exception| format!("{:<12}  {:<6}  {}", "fail", "high", unused(exception))),
     );
-    output.lines(lines.iter().map(|line| plain(line)));
+    output.lines(lines.iter().map(|line| printable(line)));
     let listing = &inspected.listing;
     let size: u64 = listing.entries.values().map(ImageEntry::size_bytes).sum();
     let word = if verdict.holds() { "keeps" } else { "violates" };
@@ -284,17 +263,7 @@ fn some(lines: &mut Vec<String>, remarks: impl ExactSizeIterator<Item = String>)
 }
 
 fn document(image: &str, policy: &str, inspected: &Inspected, verdict: &Verdict) -> Value {
-    let remarks = |remarks: &[Remark]| -> Vec<Value> {
-        remarks
-            .iter()
-            .map(|remark| {
-                json!({
-                    "path": absolute(remark.path.as_ref()),
-                    "message": remark.message,
-                })
-            })
-            .collect()
-    };
+    let remarks = |all: &[Remark]| json!(all.iter().map(remark).collect::<Vec<_>>());
     let rules: Vec<Value> = verdict
         .rules
         .iter()
@@ -302,17 +271,15 @@ fn document(image: &str, policy: &str, inspected: &Inspected, verdict: &Verdict)
             let mut rule = about(judged.rule);
             set(&mut rule, "severity", json!(judged.severity.as_str()));
             set(&mut rule, "status", json!(judged.status().as_str()));
-            set(&mut rule, "findings", json!(remarks(&judged.findings)));
-            set(&mut rule, "not_assessed", json!(remarks(&judged.unknown)));
+            set(&mut rule, "findings", remarks(&judged.findings));
+            set(&mut rule, "not_assessed", remarks(&judged.unknown));
             let waived: Vec<Value> = judged
                 .waived
                 .iter()
-                .map(|(remark, reason)| {
-                    json!({
-                        "path": absolute(remark.path.as_ref()),
-                        "message": remark.message,
-                        "reason": reason,
-                    })
+                .map(|(about, reason)| {
+                    let mut document = remark(about);
+                    set(&mut document, "reason", json!(reason));
+                    document
                 })
                 .collect();
             set(&mut rule, "waived", json!(waived));
@@ -339,9 +306,6 @@ fn document(image: &str, policy: &str, inspected: &Inspected, verdict: &Verdict)
             "size_bytes": layer.size_bytes,
         })).collect::<Vec<_>>(),
         "rules": rules,
-        "unused_exceptions": verdict.unused.iter().map(|exception| json!({
-            "rule": exception.rule.as_str(),
-            "path": absolute(exception.path.as_ref()),
-        })).collect::<Vec<_>>(),
+        "unused_exceptions": unused_documents(verdict),
     })
 }

@@ -1,6 +1,7 @@
-//! One file a command.
+//! One file a command, and [`changes`] and [`verdict`], which several print.
 
 pub(super) mod build;
+mod changes;
 pub(super) mod closure;
 pub(super) mod completions;
 pub(super) mod diff;
@@ -14,4 +15,5 @@ pub(super) mod run;
 pub(super) mod shell;
 pub(super) mod show;
 pub(super) mod store;
+mod verdict;
 pub(super) mod why;

@@ -123,14 +123,7 @@ const LANGUAGES: [(&str, &str); 5] = [
 ];
 
 /// Where people and their machines build.
-const BUILD_PATHS: [&str; 6] = [
-    "/home/",
-    "/root/",
-    "/Users/",
-    "/builds/",
-    "/home/runner/work/",
-    "/usr/src/app/",
-];
+const BUILD_PATHS: [&str; 5] = ["/home/", "/root/", "/Users/", "/builds/", "/usr/src/app/"];
 
 /// Most paths that are named of one file.
 const MAX_PATHS: usize = 4;

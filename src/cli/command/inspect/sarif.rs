@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{set, unused};
+use super::super::verdict::{controls, set, unused};
 use crate::derivation::Severity;
 use crate::policy::{Judgement, Remark, Verdict};
 
@@ -23,12 +23,11 @@ pub(super) fn document(verdict: &Verdict) -> Value {
         .iter()
         .map(|judged| {
             let about = judged.rule.about();
-            let controls: Vec<String> = about.controls.iter().map(ToString::to_string).collect();
             json!({
                 "id": about.id,
                 "shortDescription": { "text": about.summary },
                 "defaultConfiguration": { "level": level(judged.severity) },
-                "properties": { "tags": controls },
+                "properties": { "tags": controls(judged.rule) },
             })
         })
         .collect();

@@ -45,14 +45,12 @@ pub(super) fn export(
         .iter()
         .map(|target| session.object(target))
         .collect::<Result<Vec<_>, _>>()?;
-    let total = session
-        .store
-        .closure_sizes(&objects)
-        .map_err(|error| hints::store(&error))?
-        .into_iter()
-        .map(|(_, size_bytes)| size_bytes)
-        .sum();
-    let bar = session.output.bytes_bar(total, "written");
+    let bar = session.output.bytes_bar(0, "written");
+    if session.output.live {
+        let sizes = session.store.closure_sizes(&objects);
+        let sizes = sizes.map_err(|error| hints::store(&error))?;
+        bar.set_length(sizes.iter().map(|(_, size_bytes)| size_bytes).sum());
+    }
     let count = match output {
         None if std::io::stdout().is_terminal() => {
             return Err(Problem::new("the stream is not for a terminal")
