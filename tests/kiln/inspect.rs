@@ -878,3 +878,23 @@ fn a_built_image_keeps_what_its_policy_says_when_it_is_inspected() {
     let found = world.kiln(&["inspect", "layout", "--policy", "minimal"]);
     assert_eq!(found.status, 0, "{found:?}");
 }
+
+#[test]
+fn names_do_not_move_the_cursor() {
+    let world = World::new();
+    let image = one(&[("etc/\u{1b}[2J\nok", FILE, 0o666, "", b"")]);
+    let empty = one(&[]);
+    let (image, empty) = (
+        image.path().to_str().unwrap(),
+        empty.path().to_str().unwrap(),
+    );
+    for arguments in [
+        ["inspect", "--policy", "hardened", image].as_slice(),
+        &["inspect", "--diff", empty, image],
+    ] {
+        let run = world.kiln(arguments);
+        assert_eq!(run.status, 1, "{run:?}");
+        assert!(run.stdout.contains("/etc/\u{fffd}[2J\u{fffd}ok"), "{run:?}");
+        assert!(!run.stdout.contains('\u{1b}'), "{run:?}");
+    }
+}
