@@ -4,7 +4,7 @@
 //! the list; so monitor, init and builder each leave the loop at their own place. A third
 //! starts the supervisor, where one is asked for, which leaves the loop at once.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -36,6 +36,8 @@ pub(crate) struct World {
     /// The directory that `/proc` is mounted on.
     below_proc: Option<OwnedFd>,
     supervisor: Option<Supervisor>,
+    /// Layers that this run goes without.
+    missing: BTreeSet<Weakness>,
 }
 
 /// The supervisor, as the monitor and its children know it.
@@ -100,6 +102,7 @@ pub(crate) fn perform(steps: &[Step], pipes: Pipes, id_map: Option<OwnedFd>) -> 
         outside: None,
         below_proc: None,
         supervisor: None,
+        missing: BTreeSet::new(),
     };
     for (at, step) in steps.iter().enumerate() {
         let rest = steps.get(at + 1..).unwrap_or(&[]);
@@ -163,6 +166,7 @@ impl World {
     /// Goes without something, if the request allows it, and says so.
     fn without(&mut self, weakness: Weakness, optional: bool) -> Result<(), Refusal> {
         if optional {
+            self.missing.insert(weakness);
             Ok(self.pipes.tell(&Report::Missing(weakness))?)
         } else {
             Err(Refusal::Needed(weakness))
@@ -304,6 +308,8 @@ impl World {
     /// Performs a step that changes what the process is and may do.
     fn perform_on_process(&mut self, step: &Step) -> io::Result<()> {
         match step {
+            // Clocks of the whole machine are nobody's to move.
+            Step::ShiftClocks(_) if self.missing.contains(&Weakness::TimeNamespace) => Ok(()),
             Step::ShiftClocks(clocks) => identity::shift_clocks(*clocks),
             Step::MapIds { uid, gid } => {
                 let outside = self

@@ -23,8 +23,8 @@ use crate::trial::{self, Trial};
 pub struct Feature {
     /// What.
     pub name: &'static str,
-    /// Whether builds do without.
-    pub optional: bool,
+    /// The layer that it is, if a request may do without it ([`SandboxRequest::weak`]).
+    pub weakness: Option<Weakness>,
     /// Whether it works here.
     pub state: FeatureState,
 }
@@ -47,17 +47,21 @@ pub enum FeatureState {
 }
 
 /// Namespaces that are tried each alone, together with a user namespace.
-const NAMESPACES: [(&str, CloneFlags, bool); 7] = [
-    ("mount namespace", CloneFlags::CLONE_NEWNS, false),
-    ("process namespace", CloneFlags::CLONE_NEWPID, false),
-    ("network namespace", CloneFlags::CLONE_NEWNET, false),
-    ("IPC namespace", CloneFlags::CLONE_NEWIPC, false),
-    ("host name namespace", CloneFlags::CLONE_NEWUTS, false),
-    ("cgroup namespace", CloneFlags::CLONE_NEWCGROUP, true),
+const NAMESPACES: [(&str, CloneFlags, Option<Weakness>); 7] = [
+    ("mount namespace", CloneFlags::CLONE_NEWNS, None),
+    ("process namespace", CloneFlags::CLONE_NEWPID, None),
+    ("network namespace", CloneFlags::CLONE_NEWNET, None),
+    ("IPC namespace", CloneFlags::CLONE_NEWIPC, None),
+    ("host name namespace", CloneFlags::CLONE_NEWUTS, None),
+    (
+        "cgroup namespace",
+        CloneFlags::CLONE_NEWCGROUP,
+        Some(Weakness::CgroupNamespace),
+    ),
     (
         "time namespace",
         CloneFlags::from_bits_retain(nix::libc::CLONE_NEWTIME),
-        true,
+        Some(Weakness::TimeNamespace),
     ),
 ];
 
@@ -67,22 +71,23 @@ const KERNEL: &str = "use Linux 5.12 or later, built with every kind of namespac
 pub fn features(launcher: &Launcher) -> Vec<Feature> {
     let mut features = vec![feature(
         "user namespace",
-        false,
+        None,
         trial::perform(launcher, Trial::Namespaces(0)),
         blocking_setting,
     )];
-    for (name, flags, optional) in NAMESPACES {
+    for (name, flags, weakness) in NAMESPACES {
         let trial = Trial::Namespaces(flags.bits());
+        let remedy = weakness.map_or(KERNEL, Weakness::remedy);
         features.push(feature(
             name,
-            optional,
+            weakness,
             trial::perform(launcher, trial),
-            || KERNEL.to_owned(),
+            || remedy.to_owned(),
         ));
     }
     features.push(feature(
         "system call filters",
-        false,
+        None,
         trial::perform(launcher, Trial::Filters),
         || "use a kernel built with `CONFIG_SECCOMP_FILTER`".to_owned(),
     ));
@@ -90,7 +95,7 @@ pub fn features(launcher: &Launcher) -> Vec<Feature> {
     features.push(root_outside(launcher));
     features.push(Feature {
         name: "sandbox",
-        optional: false,
+        weakness: None,
         state: whole_sandbox(launcher),
     });
     features
@@ -109,7 +114,7 @@ fn works(note: impl Into<String>) -> FeatureState {
 
 fn feature(
     name: &'static str,
-    optional: bool,
+    weakness: Option<Weakness>,
     result: io::Result<()>,
     remedy: impl FnOnce() -> String,
 ) -> Feature {
@@ -119,16 +124,16 @@ fn feature(
     };
     Feature {
         name,
-        optional,
+        weakness,
         state,
     }
 }
 
 fn landlock() -> Feature {
-    let remedy = "add `landlock` to the kernel's boot parameter `lsm=`";
+    let remedy = Weakness::Landlock.remedy();
     Feature {
         name: "Landlock",
-        optional: true,
+        weakness: Some(Weakness::Landlock),
         state: match landlock::version() {
             Ok(Some(version)) if version >= 6 => works(format!("version {version}")),
             Ok(Some(version)) => works(format!(
@@ -147,7 +152,7 @@ fn root_outside(launcher: &Launcher) -> Feature {
             Ok(()) => works("root's builds leave root's user id"),
             Err(error) => missing(
                 format!("root's builds keep root's user id outside: {error}"),
-                "build as an ordinary user, or give the container `CAP_SYS_ADMIN`",
+                Weakness::RootOutside.remedy(),
             ),
         }
     } else {
@@ -155,7 +160,7 @@ fn root_outside(launcher: &Launcher) -> Feature {
     };
     Feature {
         name: "no root outside",
-        optional: true,
+        weakness: Some(Weakness::RootOutside),
         state,
     }
 }
@@ -190,7 +195,7 @@ fn whole_sandbox(launcher: &Launcher) -> FeatureState {
     let mut request = SandboxRequest::new(command.to_vec());
     request.nodes = host_tree();
     request.limits.wall = Some(Duration::from_secs(10));
-    request.weak = BTreeSet::from([Weakness::Landlock, Weakness::RootOutside]);
+    request.weak = BTreeSet::from(Weakness::ALL);
     let cancel = match Cancel::new() {
         Ok(cancel) => cancel,
         Err(error) => return missing(error.to_string(), "raise the limit of open files"),

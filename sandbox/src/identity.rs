@@ -3,7 +3,6 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::path::Path;
 
 use nix::sched::CloneFlags;
 use nix::sys::resource::{Resource as Kernel, getrlimit, setrlimit};
@@ -100,7 +99,8 @@ fn map_captured(id_map: &OwnedFd, captured: &mut VecDeque<Captured>) -> io::Resu
     Ok(true)
 }
 
-/// Enters a new namespace of each kind, and returns the kinds that this kernel lacks.
+/// Enters a new namespace of each kind, and returns the kinds that this host does not give:
+/// its kernel was built without them, or a setting allows none.
 ///
 /// That of processes is one that only children enter.
 pub(crate) fn enter_namespaces(processes: Entry) -> io::Result<BTreeSet<Weakness>> {
@@ -115,27 +115,23 @@ pub(crate) fn enter_namespaces(processes: Entry) -> io::Result<BTreeSet<Weakness
         | CloneFlags::CLONE_NEWIPC
         | CloneFlags::CLONE_NEWUTS;
     let optional = [
-        (
-            CloneFlags::CLONE_NEWCGROUP,
-            "/proc/self/ns/cgroup",
-            Weakness::CgroupNamespace,
-        ),
+        (CloneFlags::CLONE_NEWCGROUP, Weakness::CgroupNamespace),
         (
             CloneFlags::from_bits_retain(libc::CLONE_NEWTIME),
-            "/proc/self/ns/time",
             Weakness::TimeNamespace,
         ),
     ];
-    let all = optional.iter().fold(needed, |all, (flag, ..)| all | *flag);
-    match nix::sched::unshare(all) {
-        Err(nix::errno::Errno::EINVAL) => {}
-        other => return Ok(other.map(|()| BTreeSet::new())?),
+    let all = optional.iter().fold(needed, |all, (flag, _)| all | *flag);
+    if nix::sched::unshare(all).is_ok() {
+        return Ok(BTreeSet::new());
     }
-    let (there, missing): (Vec<_>, Vec<_>) = optional
+    // The call does all or nothing; what is wrong with the others is told by this one.
+    nix::sched::unshare(needed)?;
+    Ok(optional
         .into_iter()
-        .partition(|(_, file, _)| Path::new(file).exists());
-    nix::sched::unshare(there.into_iter().fold(needed, |all, (flag, ..)| all | flag))?;
-    Ok(missing.into_iter().map(|(.., weakness)| weakness).collect())
+        .filter(|(flag, _)| nix::sched::unshare(*flag).is_err())
+        .map(|(_, weakness)| weakness)
+        .collect())
 }
 
 /// Lets the next child be process 1 of a new namespace.

@@ -179,7 +179,7 @@ pub enum Machine {
 pub enum Weakness {
     /// No cgroup namespace: the caller's cgroup can be read in `/proc`.
     CgroupNamespace,
-    /// No time namespace: the machine's uptime can be read, and clocks cannot be moved.
+    /// No time namespace: the machine's uptime can be read, and clocks are not moved.
     TimeNamespace,
     /// No Landlock: what may be written is guarded by mounts alone.
     Landlock,
@@ -247,6 +247,45 @@ impl SandboxRequest {
             weak: BTreeSet::new(),
             limits: Limits::default(),
             supervision: None,
+        }
+    }
+}
+
+impl Weakness {
+    /// Every layer that a request may do without.
+    pub const ALL: [Self; 4] = [
+        Self::CgroupNamespace,
+        Self::TimeNamespace,
+        Self::Landlock,
+        Self::RootOutside,
+    ];
+
+    /// Returns the layer's name as one word, for records that outlive a version.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::CgroupNamespace => "cgroup-namespace",
+            Self::TimeNamespace => "time-namespace",
+            Self::Landlock => "landlock",
+            Self::RootOutside => "own-user-id",
+        }
+    }
+
+    /// Returns what to change on this host so that it provides the layer.
+    pub fn remedy(self) -> &'static str {
+        match self {
+            Self::CgroupNamespace => {
+                "use a kernel built with cgroups, and let `user.max_cgroup_namespaces` be more \
+                 than 0"
+            }
+            Self::TimeNamespace => {
+                "use a kernel built with `CONFIG_TIME_NS`, and let `user.max_time_namespaces` be \
+                 more than 0"
+            }
+            Self::Landlock => "add `landlock` to the kernel's boot parameter `lsm=`",
+            Self::RootOutside => {
+                "build as an ordinary user; or give the container `CAP_SYS_ADMIN` and all user \
+                 ids, and keep the store on a file system that maps ids, such as ext4 or xfs"
+            }
         }
     }
 }

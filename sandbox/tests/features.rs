@@ -26,7 +26,7 @@ fn what_is_needed_works_here() {
         |feature: &kiln_sandbox::Feature| matches!(feature.state, FeatureState::Works { .. });
     let needed: Vec<&str> = found
         .iter()
-        .filter(|feature| !feature.optional)
+        .filter(|feature| feature.weakness.is_none())
         .inspect(|feature| assert!(working(feature), "{feature:?}"))
         .map(|feature| feature.name)
         .collect();

@@ -21,7 +21,9 @@ use crate::action::{Action, ActionKind, COMMAND, scratch_path};
 use crate::derivation::Limits;
 use crate::fetch::FetchError;
 use crate::hash::{ActionDigest, OutputName, StorePath};
-use crate::store::{Addition, BuildRecord, ObjectPlan, Scratch, Store, StoreError};
+use crate::store::{
+    Addition, BuildRecord, Hermeticity, Lacking, ObjectPlan, Scratch, Store, StoreError,
+};
 
 pub use log::LogLine;
 pub use shell::{Opened, Start};
@@ -178,6 +180,8 @@ pub struct Builder<'a> {
     pub launcher: &'a Launcher,
     /// Ends them early.
     pub cancel: &'a Cancel,
+    /// Whether a sandbox may lack what makes a result hermetic.
+    pub hermeticity: Hermeticity,
 }
 
 impl Builder<'_> {
@@ -204,7 +208,7 @@ impl Builder<'_> {
         let additions = additions(action, digest, conditions, scratch.path());
         let world = world::World::new(self.store, action, run, scratch.path())?;
         world.lay_out(&additions)?;
-        let request = world.request(&additions, limits, conditions)?;
+        let request = world.request(&additions, limits, conditions, self.hermeticity)?;
 
         let mut log = log::Log::create(self.store, digest)?;
         let started = SystemTime::now();
@@ -219,6 +223,11 @@ impl Builder<'_> {
             source,
         })?;
         tell_missing(&outcome.missing);
+        let lacking: Lacking = outcome
+            .missing
+            .difference(&permitted(Hermeticity::Required))
+            .map(|weakness| weakness.name())
+            .collect();
         let succeeded = outcome.end == End::Exited(0);
         let record = BuildRecord {
             action: digest,
@@ -233,6 +242,7 @@ impl Builder<'_> {
                 describe(&outcome.end, log.phase.as_deref())
             },
             log: Some(log.name),
+            lacking,
         };
         if !succeeded {
             // First of all, so that a full disk has room for what is recorded.
@@ -264,8 +274,21 @@ impl Builder<'_> {
     }
 }
 
+/// Returns the layers that a sandbox may go without.
+///
+/// Landlock guards a second time what mounts and namespaces guard already. A build without
+/// it sees the same world and writes to the same places, so its result is as hermetic;
+/// that it is missing is told, and `kiln doctor` says what to change. Without any other
+/// layer a build would see something of the host, or be more to it than any user is.
+pub fn permitted(hermeticity: Hermeticity) -> BTreeSet<Weakness> {
+    match hermeticity {
+        Hermeticity::Required => BTreeSet::from([Weakness::Landlock]),
+        Hermeticity::Waived => BTreeSet::from(Weakness::ALL),
+    }
+}
+
 /// Tells once which layers of the sandbox this host lacks.
-fn tell_missing(missing: &BTreeSet<Weakness>) {
+pub fn tell_missing(missing: &BTreeSet<Weakness>) {
     static TOLD: AtomicBool = AtomicBool::new(false);
     if !missing.is_empty() && !TOLD.swap(true, Ordering::Relaxed) {
         let layers: Vec<String> = missing.iter().map(ToString::to_string).collect();

@@ -3,15 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use kiln_sandbox::{Access, Limits as SandboxLimits, Node, SandboxRequest, Weakness};
+use kiln_sandbox::{Access, Limits as SandboxLimits, Node, SandboxRequest};
 
-use super::{BuildError, Conditions};
+use super::{BuildError, Conditions, permitted};
 use crate::action::{Action, Run, SourceLayout};
 use crate::derivation::Limits;
 use crate::fetch::{unpack, worktree};
 use crate::hash::{OutputName, STORE_PREFIX, StorePath};
 use crate::listing::Entry;
-use crate::store::{Addition, Store};
+use crate::store::{Addition, Hermeticity, Store};
 
 /// Entries of `/` that the sandbox makes itself.
 const RESERVED: [&str; 6] = ["build", "dev", "kiln", "proc", "sys", "tmp"];
@@ -114,6 +114,7 @@ impl<'a> World<'a> {
         additions: &BTreeMap<OutputName, Addition>,
         limits: &Limits,
         conditions: &Conditions,
+        hermeticity: Hermeticity,
     ) -> Result<SandboxRequest, BuildError> {
         let mut nodes = self.root_nodes()?;
         nodes.push(Node::Directory {
@@ -151,8 +152,7 @@ impl<'a> World<'a> {
         request
             .working_directory
             .clone_from(&self.run.working_directory);
-        // What is left without them is what any container is; `kiln doctor` names them.
-        request.weak = BTreeSet::from([Weakness::Landlock, Weakness::RootOutside]);
+        request.weak = permitted(hermeticity);
         request.limits = SandboxLimits {
             wall: Some(limits.time),
             silence: Some(limits.silence),

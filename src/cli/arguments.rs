@@ -28,6 +28,11 @@ pub struct Arguments {
     /// Show every line that builds write
     #[arg(short, long, global = true)]
     pub verbose: bool,
+
+    /// Build also where this machine lacks a lock of the sandbox. What is built so is marked
+    /// as not hermetic for good, and counts only with this option
+    #[arg(long, global = true)]
+    pub weak_sandbox: bool,
 }
 
 /// The commands.

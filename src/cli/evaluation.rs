@@ -21,7 +21,7 @@ use super::library::{Files, Origin};
 use crate::hash::{ActionDigest, BlobDigest, OutputName, PackageName, StorePath};
 use crate::plan::{Graph, Loaded, StepKind};
 use crate::realise::Realised;
-use crate::store::Store;
+use crate::store::{Lacking, Store};
 
 /// What each package gave.
 pub(super) type Known = BTreeMap<PackageName, KnownPackage>;
@@ -33,6 +33,8 @@ pub(super) struct KnownPackage {
     pub action: ActionDigest,
     /// Its outputs.
     pub outputs: BTreeMap<OutputName, StorePath>,
+    /// What sandboxes did without in which it was built, or something it was built from.
+    pub lacking: Lacking,
 }
 
 /// A remembered answer is used for so long; after that the full way notes again which
@@ -101,7 +103,8 @@ fn now() -> Duration {
         .unwrap_or_default()
 }
 
-/// Returns what packages gave last time, if nothing can have changed since.
+/// Returns what packages gave last time, if nothing can have changed since and all of it is
+/// hermetic.
 pub(super) fn recall(store: &Store, files: &Files, wanted: &[PackageName]) -> Option<Known> {
     let path = place(store, files, wanted);
     if std::fs::metadata(&path).ok()?.len() > MAX_BYTES as u64 {
@@ -126,8 +129,17 @@ pub(super) fn recall(store: &Store, files: &Files, wanted: &[PackageName]) -> Op
     let mut looking = store.look().ok()?;
     for package in remembered.packages {
         let action = ActionDigest::from_bytes(package.action);
-        let (outputs, _) = looking.realisation(action).ok()??;
-        known.insert(package.name.parse().ok()?, KnownPackage { action, outputs });
+        let found = looking.realisation(action).ok()??;
+        if !found.lacking.is_hermetic() {
+            return None;
+        }
+        let outputs = found.outputs;
+        let package_known = KnownPackage {
+            action,
+            outputs,
+            lacking: Lacking::default(),
+        };
+        known.insert(package.name.parse().ok()?, package_known);
     }
     looking.finish().ok()?;
     tracing::debug!("nothing has changed since this was evaluated");

@@ -122,7 +122,7 @@ impl<'a> Explainer<'a> {
     /// removed from the store has none any more.
     fn producer(&self, path: &StorePath) -> Result<Option<Action>, StoreError> {
         match self.store.producers(path)?.first() {
-            Some((digest, _, _)) => self.read(*digest),
+            Some(producer) => self.read(producer.action),
             None => Ok(None),
         }
     }

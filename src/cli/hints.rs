@@ -230,13 +230,7 @@ pub(super) fn build(
         BuildError::Source { source, .. } => with_fetch_hint(problem, source).hint(format!(
             "`unpack = false` gives `{package}` the file as it is"
         )),
-        BuildError::Sandbox {
-            source: SandboxError::Forbidden { setting, .. },
-            ..
-        } => problem
-            .hint(setting.clone())
-            .hint("`kiln doctor` tests this machine"),
-        BuildError::Sandbox { .. } => problem.hint("`kiln doctor` tests this machine"),
+        BuildError::Sandbox { source, .. } => with_sandbox_hints(problem, source),
         BuildError::Store(StoreError::Addition { .. }) => problem.hint(
             "an object holds only files, directories and links: remove it in the `install` phase",
         ),
@@ -247,6 +241,19 @@ pub(super) fn build(
         _ => problem,
     }
     .into()
+}
+
+/// Adds what to do about a sandbox that did not come about.
+pub(super) fn with_sandbox_hints(problem: Problem, error: &SandboxError) -> Problem {
+    match error {
+        SandboxError::Forbidden { setting, .. } => problem.hint(setting.clone()),
+        SandboxError::Weaker { missing } => problem.hint(missing.remedy()).hint(format!(
+            "`--weak-sandbox` goes without; what is built so is marked `{}` and is not hermetic for good",
+            missing.name()
+        )),
+        _ => problem,
+    }
+    .hint("`kiln doctor` tests this machine")
 }
 
 /// Says why contents are not one image, at the place in the image's file.

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::arguments::Arguments;
 use super::diagnostic;
 use crate::derivation::Diagnostic;
+use crate::store::Lacking;
 
 /// What a command found out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -210,6 +211,17 @@ fn paint(style: Style, text: &str, color: bool) -> String {
     } else {
         text.to_owned()
     }
+}
+
+/// Says that something counts only where `--weak-sandbox` says so.
+pub fn not_hermetic(what: impl std::fmt::Display, lacking: &Lacking) -> String {
+    format!("{what} is not hermetic: built {}", without(lacking))
+}
+
+/// Says what a sandbox did without.
+pub fn without(lacking: &Lacking) -> String {
+    let names: Vec<&str> = lacking.names().collect();
+    format!("without {}", names.join(", "))
 }
 
 /// Returns a problem in the house form.

@@ -8,18 +8,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use kiln_sandbox::{Cancel, Launcher};
 
 use super::arguments::{Arguments, Effort};
-use super::evaluation;
+use super::evaluation::{self, Known};
 use super::hints;
 use super::library::Files;
 use super::opening;
 use super::progress::Progress;
 use super::report::{Failure, Output, Problem};
 use super::settings::Settings;
+use crate::build::Builder;
 use crate::fetch::Fetcher;
 use crate::hash::{PackageName, StorePath};
 use crate::plan::{self, Graph, LoadError, Loaded, StepId};
 use crate::realise::{Realised, Realiser};
-use crate::store::Store;
+use crate::store::{Hermeticity, Lacking, Store};
 
 /// What a command works with.
 pub(super) struct Session {
@@ -28,6 +29,8 @@ pub(super) struct Session {
     pub launcher: Launcher,
     pub files: Files,
     pub cancel: Cancel,
+    /// Whether results count that are not hermetic.
+    pub hermeticity: Hermeticity,
     fetcher: Fetcher,
 }
 
@@ -58,6 +61,11 @@ impl Session {
             launcher: Launcher::current(),
             files: Files::new(settings.project.as_ref()),
             cancel,
+            hermeticity: if arguments.weak_sandbox {
+                Hermeticity::Waived
+            } else {
+                Hermeticity::Required
+            },
             fetcher: Fetcher::new(settings.mirrors, ureq::Proxy::try_from_env()),
         })
     }
@@ -162,7 +170,7 @@ impl Session {
             Target::Object(path) => Ok(path),
             Target::Package(name) => {
                 let names = std::slice::from_ref(&name);
-                if let Some(known) = evaluation::recall(&self.store, &self.files, names)
+                if let Some(known) = self.recall(names)
                     && let Some(package) = known.get(&name)
                     && let Some(path) = package.outputs.values().next()
                 {
@@ -179,7 +187,7 @@ impl Session {
                     .realisation(digest)
                     .map_err(|error| hints::store(&error))?;
                 found
-                    .and_then(|(outputs, _)| outputs.into_values().next())
+                    .and_then(|found| found.outputs.into_values().next())
                     .ok_or_else(|| {
                         Problem::new(format!("the action `{digest}` produced nothing here")).into()
                     })
@@ -200,6 +208,50 @@ impl Session {
             .and_then(|outputs| outputs.values().next().cloned()))
     }
 
+    /// Returns what packages gave last time, if nothing can have changed since. Where
+    /// results count that are not hermetic, the long way says which those are.
+    pub(super) fn recall(&self, names: &[PackageName]) -> Option<Known> {
+        match self.hermeticity {
+            Hermeticity::Required => evaluation::recall(&self.store, &self.files, names),
+            Hermeticity::Waived => None,
+        }
+    }
+
+    /// Returns what the sandboxes did without in which steps of a graph were built.
+    pub(super) fn lacking(
+        &self,
+        realised: &Realised,
+        steps: impl IntoIterator<Item = StepId>,
+    ) -> Result<Lacking, Failure> {
+        let mut lacking = Lacking::default();
+        if self.hermeticity == Hermeticity::Required {
+            return Ok(lacking);
+        }
+        for digest in steps
+            .into_iter()
+            .filter_map(|step| realised.action_digest(step))
+        {
+            let found = self
+                .store
+                .realisation(digest)
+                .map_err(|error| hints::store(&error))?;
+            if let Some(found) = found {
+                lacking = lacking.or(&found.lacking);
+            }
+        }
+        Ok(lacking)
+    }
+
+    /// Returns what runs builds.
+    pub(super) fn builder(&self) -> Builder<'_> {
+        Builder {
+            store: &self.store,
+            launcher: &self.launcher,
+            cancel: &self.cancel,
+            hermeticity: self.hermeticity,
+        }
+    }
+
     /// Returns a realiser that does one thing at a time.
     pub(super) fn realiser<'a>(&'a self, observer: &'a Progress) -> Realiser<'a> {
         Realiser {
@@ -209,6 +261,7 @@ impl Session {
             trees: &self.files,
             observer,
             cancel: &self.cancel,
+            hermeticity: self.hermeticity,
             jobs: 1,
             cores: 1,
             keep_going: false,

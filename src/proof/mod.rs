@@ -17,7 +17,7 @@ use crate::action::Action;
 use crate::build::{BuildError, Builder, LogLine};
 use crate::derivation::Limits;
 use crate::hash::{ActionDigest, OutputName, StorePath};
-use crate::store::{ProofRecord, StoreError, Verdict};
+use crate::store::{Lacking, ProofRecord, StoreError, Verdict};
 use crate::tree::TreeError;
 
 pub use difference::Difference;
@@ -63,6 +63,15 @@ pub struct Proof {
     pub difference: Option<Difference>,
     /// What the rebuild saw differently: names, sorted, with commas between them.
     pub variations: String,
+    /// What the sandbox of the build, or that of the rebuild, did without.
+    pub lacking: Lacking,
+}
+
+impl Proof {
+    /// Returns whether it is one: the same bytes, from sandboxes that were whole.
+    pub fn holds(&self) -> bool {
+        self.difference.is_none() && self.lacking.is_hermetic()
+    }
 }
 
 /// Rebuilds an action under other conditions and compares every output bit for bit. The
@@ -80,9 +89,10 @@ pub fn prove(
 ) -> Result<Proof, ProofError> {
     let digest = action.digest();
     let store = builder.store;
-    let Some((recorded, _)) = store.realisation(digest)? else {
+    let Some(first) = store.realisation(digest)? else {
         return Err(ProofError::NotBuilt(action.name.to_string()));
     };
+    let recorded = first.outputs;
     let mut rebuild = |supervised: bool| {
         if !supervised {
             let builds = store.builds(digest)?;
@@ -106,7 +116,8 @@ pub fn prove(
         name: action.name.to_string(),
         source,
     })?;
-    let variations = variations::names(supervised);
+    let lacking = first.lacking.or(&rebuilt.record.lacking);
+    let variations = variations::names(supervised, &rebuilt.record.lacking);
     let found: BTreeMap<OutputName, StorePath> = rebuilt
         .outputs
         .iter()
@@ -127,12 +138,14 @@ pub fn prove(
             Verdict::Different
         },
         difference: difference.as_ref().map(ToString::to_string),
+        lacking: lacking.clone(),
     })?;
     Ok(Proof {
         action: digest,
         name: action.name.to_string(),
         difference,
         variations,
+        lacking,
     })
 }
 

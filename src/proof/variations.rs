@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use kiln_sandbox::{Clocks, DirectoryOrder, Stdin, Supervision};
+use kiln_sandbox::{Clocks, DirectoryOrder, Stdin, Supervision, Weakness};
 
 use crate::build::Conditions;
+use crate::store::Lacking;
 
 /// How far ahead a rebuild's wall clock is: into another year, month, day, hour and minute.
 const CLOCK_AHEAD: Duration = Duration::from_secs(34_567_890);
@@ -30,9 +31,13 @@ const ALWAYS: [&str; 11] = [
 /// Variations that need a supervisor.
 const SUPERVISED: [&str; 2] = ["directory-order", "wall-clock"];
 
-/// Returns the names of the variations, sorted, as they are recorded.
-pub(super) fn names(supervised: bool) -> String {
+/// Returns the names of the variations, sorted, as they are recorded; what the rebuild's
+/// sandbox lacked it could not vary.
+pub(super) fn names(supervised: bool, lacking: &Lacking) -> String {
     let mut names = ALWAYS.to_vec();
+    if lacking.names().any(|name| name == Weakness::TimeNamespace.name()) {
+        names.retain(|name| *name != "uptime");
+    }
     if supervised {
         names.extend(SUPERVISED);
     }

@@ -24,7 +24,7 @@ use crate::build::{BuildError, LogLine};
 use crate::fetch::{FetchError, Fetcher};
 use crate::hash::{ActionDigest, OutputName, PackageName, RelPath, StorePath};
 use crate::plan::{Graph, Step, StepId, StepKind};
-use crate::store::{Looking, Store, StoreError};
+use crate::store::{Hermeticity, Looking, Store, StoreError};
 
 /// Something that happens to a step.
 #[derive(Debug, Clone, Copy)]
@@ -195,6 +195,8 @@ pub struct Realiser<'a> {
     pub observer: &'a dyn Observer,
     /// Ends everything early.
     pub cancel: &'a Cancel,
+    /// Whether results count, and are made, that are not hermetic.
+    pub hermeticity: Hermeticity,
     /// Builds and tests that run at once.
     pub jobs: usize,
     /// Jobs that each build may use.
@@ -281,9 +283,12 @@ impl Realiser<'_> {
         digest: ActionDigest,
     ) -> Result<Option<BTreeMap<OutputName, StorePath>>, StoreError> {
         if matches!(action.kind, ActionKind::Test { .. }) {
-            let passed = self.store.has_succeeded(digest)?;
+            let passed = self.store.has_succeeded(digest, self.hermeticity)?;
             return Ok(passed.then(BTreeMap::new));
         }
-        Ok(looking.realisation(digest)?.map(|(outputs, _)| outputs))
+        let found = looking.realisation(digest)?;
+        Ok(found
+            .filter(|found| self.hermeticity.accepts(&found.lacking))
+            .map(|found| found.outputs))
     }
 }

@@ -13,7 +13,7 @@ use crate::hash::{
 };
 use crate::listing::{Entry, Listing};
 use crate::plan::{Step, StepId, StepKind};
-use crate::store::{ObjectPlan, Origin, Production, Scratch, StoreError, plan_tree};
+use crate::store::{Lacking, ObjectPlan, Origin, Production, Scratch, StoreError, plan_tree};
 
 pub(super) type Outputs = BTreeMap<OutputName, StorePath>;
 
@@ -39,6 +39,8 @@ pub(super) struct Work<'a> {
 pub(super) struct Made {
     pub plans: BTreeMap<OutputName, ObjectPlan>,
     pub origin: Origin,
+    /// What the sandbox did without, if there was one.
+    pub lacking: Lacking,
     _kept: Kept,
 }
 
@@ -54,6 +56,7 @@ impl Made {
         Self {
             plans: BTreeMap::from([(out(), plan)]),
             origin,
+            lacking: Lacking::default(),
             _kept: Kept::Tree(scratch),
         }
     }
@@ -127,6 +130,7 @@ fn register(
             json: &work.action.json(),
             outputs: &outputs,
             origin: made.origin,
+            lacking: &made.lacking,
             addresses: work.addresses,
         }),
     )?;
@@ -163,6 +167,7 @@ fn run(
         store: realiser.store,
         launcher: realiser.launcher,
         cancel: realiser.cancel,
+        hermeticity: realiser.hermeticity,
     };
     let conditions = Conditions::ordinary(realiser.cores);
     let built = builder.run(
@@ -175,6 +180,7 @@ fn run(
     Ok(Made {
         plans: built.outputs.clone(),
         origin: Origin::Built,
+        lacking: built.record.lacking.clone(),
         _kept: Kept::Build(Box::new(built)),
     })
 }

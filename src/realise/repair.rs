@@ -44,8 +44,8 @@ impl Realiser<'_> {
         }
         let producers = self.store.producers(path).map_err(RealiseError::from)?;
         let mut last = RepairError::NoAction;
-        for (digest, _, _) in producers {
-            match self.make_again(digest, path, making) {
+        for producer in producers {
+            match self.make_again(producer.action, path, making) {
                 Ok(()) => return Ok(Repaired::MadeAgain),
                 Err(error) => last = error,
             }

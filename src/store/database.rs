@@ -19,13 +19,17 @@ use crate::listing::{Listing, ListingError};
 type Migration = (&'static str, fn(&Transaction<'_>) -> rusqlite::Result<()>);
 
 /// Each migration, in order; the schema's number is how many were applied.
-const MIGRATIONS: [Migration; 2] = [
+const MIGRATIONS: [Migration; 3] = [
     (include_str!("../../store-schema/0001_initial.sql"), |_| {
         Ok(())
     }),
     (
         include_str!("../../store-schema/0002_collection.sql"),
         move_listings,
+    ),
+    (
+        include_str!("../../store-schema/0003_hermeticity.sql"),
+        |_| Ok(()),
     ),
 ];
 

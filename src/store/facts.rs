@@ -1,6 +1,6 @@
 //! Actions and what they produced.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
@@ -50,7 +50,83 @@ pub(super) struct Use {
 }
 
 /// What an action produced, and how.
-pub type Realisation = (BTreeMap<OutputName, StorePath>, Origin);
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Realisation {
+    /// The objects.
+    pub outputs: BTreeMap<OutputName, StorePath>,
+    /// How.
+    pub origin: Origin,
+    /// What the sandbox did without.
+    pub lacking: Lacking,
+}
+
+/// An action that produced an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Producer {
+    /// The action.
+    pub action: ActionDigest,
+    /// The output that the object is.
+    pub output: OutputName,
+    /// How.
+    pub origin: Origin,
+    /// What the sandbox did without.
+    pub lacking: Lacking,
+}
+
+/// What a sandbox did without of what the design asks for, by name; empty where it was
+/// whole, or where there was none. A result that lacks anything is not hermetic.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Lacking(BTreeSet<String>);
+
+impl Lacking {
+    /// Returns what was lacking in either of two sandboxes.
+    #[must_use]
+    pub fn or(&self, other: &Self) -> Self {
+        Self(self.0.union(&other.0).cloned().collect())
+    }
+
+    /// Returns whether nothing was lacking.
+    pub fn is_hermetic(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Returns the names, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+
+    /// Returns the form of the database: names with commas between.
+    pub(super) fn to_column(&self) -> String {
+        self.names().collect::<Vec<_>>().join(",")
+    }
+
+    pub(super) fn from_column(text: &str) -> Self {
+        text.split(',').filter(|name| !name.is_empty()).collect()
+    }
+}
+
+impl<'a> FromIterator<&'a str> for Lacking {
+    fn from_iter<I: IntoIterator<Item = &'a str>>(names: I) -> Self {
+        Self(names.into_iter().map(str::to_owned).collect())
+    }
+}
+
+/// Whether results count that were made in a sandbox that lacked something.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Hermeticity {
+    /// They do not, and none are made.
+    #[default]
+    Required,
+    /// They do.
+    Waived,
+}
+
+impl Hermeticity {
+    /// Returns whether a result counts.
+    pub fn accepts(self, lacking: &Lacking) -> bool {
+        self == Self::Waived || lacking.is_hermetic()
+    }
+}
 
 impl Store {
     /// Returns an action's canonical JSON.
@@ -98,8 +174,8 @@ impl Store {
         &self,
         action: ActionDigest,
     ) -> Result<Option<(Realisation, Vec<Use>)>, StoreError> {
-        let rows: Vec<(String, String, String, i64, i64)> = self.query(
-            "SELECT r.output, o.path, r.origin, o.id, o.used_at FROM realisations r
+        let rows: Vec<(String, String, String, String, i64, i64)> = self.query(
+            "SELECT r.output, o.path, r.origin, r.lacking, o.id, o.used_at FROM realisations r
              JOIN objects o ON o.id = r.object WHERE r.action = ?1",
             [action.as_bytes()],
             |row| {
@@ -109,42 +185,50 @@ impl Store {
                     row.get(2)?,
                     row.get(3)?,
                     row.get(4)?,
+                    row.get(5)?,
                 ))
             },
         )?;
         let mut outputs = BTreeMap::new();
-        let mut origin = None;
+        let mut how = None;
+        let mut lacking = Lacking::default();
         let mut uses = Vec::new();
-        for (output, path, word, id, used_at) in rows {
+        for (output, path, origin, lacked, id, used_at) in rows {
             outputs.insert(output_name(&output)?, StorePath::from_base_name(&path)?);
-            origin = Some(Origin::parse(&word)?);
+            how = Some(Origin::parse(&origin)?);
+            lacking = lacking.or(&Lacking::from_column(&lacked));
             uses.push(Use { id, used_at });
         }
-        Ok(origin.map(|origin| ((outputs, origin), uses)))
+        Ok(how.map(|origin| {
+            let realisation = Realisation {
+                outputs,
+                origin,
+                lacking,
+            };
+            (realisation, uses)
+        }))
     }
 
-    /// Returns the actions that produced an object, with the output's name and origin.
+    /// Returns the actions that produced an object, sorted by digest and output.
     ///
     /// # Errors
     /// [`StoreError::Database`] or [`StoreError::Malformed`].
-    pub fn producers(
-        &self,
-        path: &StorePath,
-    ) -> Result<Vec<(ActionDigest, OutputName, Origin)>, StoreError> {
-        let rows: Vec<([u8; 32], String, String)> = self.query(
-            "SELECT r.action, r.output, r.origin FROM realisations r
+    pub fn producers(&self, path: &StorePath) -> Result<Vec<Producer>, StoreError> {
+        let rows: Vec<([u8; 32], String, String, String)> = self.query(
+            "SELECT r.action, r.output, r.origin, r.lacking FROM realisations r
              JOIN objects o ON o.id = r.object WHERE o.path = ?1
              ORDER BY r.action, r.output",
             [path.base_name()],
-            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
         )?;
         rows.into_iter()
-            .map(|(action, output, origin)| {
-                Ok((
-                    ActionDigest::from_bytes(action),
-                    output_name(&output)?,
-                    Origin::parse(&origin)?,
-                ))
+            .map(|(action, output, origin, lacking)| {
+                Ok(Producer {
+                    action: ActionDigest::from_bytes(action),
+                    output: output_name(&output)?,
+                    origin: Origin::parse(&origin)?,
+                    lacking: Lacking::from_column(&lacking),
+                })
             })
             .collect()
     }

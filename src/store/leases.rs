@@ -166,7 +166,7 @@ impl Looking<'_> {
                 .map(|noted| noted.id),
         );
         self.found
-            .extend(realisation.0.values().map(StorePath::base_name));
+            .extend(realisation.outputs.values().map(StorePath::base_name));
         Ok(Some(realisation))
     }
 

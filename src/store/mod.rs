@@ -45,7 +45,7 @@ mod transfer;
 pub mod verify;
 
 pub use add::{Addition, ObjectPlan};
-pub use facts::{Origin, Realisation};
+pub use facts::{Hermeticity, Lacking, Origin, Producer, Realisation};
 pub use leases::Looking;
 pub use lock::ActionLock;
 pub use objects::ObjectInfo;

@@ -9,7 +9,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
 use super::add::{Addition, ObjectPlan, plan};
-use super::facts::Origin;
+use super::facts::{Lacking, Origin};
 use super::objects::{NewObject, insert};
 use super::pool::{access, copy_checked};
 use super::{Store, StoreError, crash};
@@ -32,6 +32,8 @@ pub struct Production<'a> {
     pub outputs: &'a BTreeMap<OutputName, StorePath>,
     /// How.
     pub origin: Origin,
+    /// What the sandbox did without.
+    pub lacking: &'a Lacking,
     /// Where a fetched file may be had, in order.
     pub addresses: &'a [String],
 }
@@ -315,15 +317,20 @@ fn record_production(
     for (output, path) in production.outputs {
         transaction
             .prepare_cached(
-                "INSERT INTO realisations (action, output, object, origin)
-                 VALUES (?1, ?2, (SELECT id FROM objects WHERE path = ?3), ?4)
-                 ON CONFLICT DO NOTHING",
+                // A build in a whole sandbox takes the place of one that was not, and
+                // nothing else takes the place of anything.
+                "INSERT INTO realisations (action, output, object, origin, lacking)
+                 VALUES (?1, ?2, (SELECT id FROM objects WHERE path = ?3), ?4, ?5)
+                 ON CONFLICT DO UPDATE
+                 SET object = excluded.object, origin = excluded.origin, lacking = ''
+                 WHERE lacking <> '' AND excluded.lacking = ''",
             )?
             .execute(params![
                 production.action.as_bytes(),
                 output.as_str(),
                 path.base_name(),
-                production.origin.as_str()
+                production.origin.as_str(),
+                production.lacking.to_column()
             ])?;
     }
     for (position, url) in (0_i64..).zip(production.addresses) {

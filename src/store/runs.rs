@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{OptionalExtension, params};
 
-use super::{Store, StoreError, crash};
+use super::{Hermeticity, Lacking, Store, StoreError, crash};
 use crate::hash::{ActionDigest, BlobDigest, ObjectName, Sha256Digest};
 
 /// One run of a build or test.
@@ -27,6 +27,8 @@ pub struct BuildRecord {
     pub outcome: String,
     /// The log's file below `logs/`, if anything was logged.
     pub log: Option<String>,
+    /// What the sandbox did without.
+    pub lacking: Lacking,
 }
 
 /// The answer of a proof.
@@ -61,6 +63,8 @@ pub struct ProofRecord {
     pub verdict: Verdict,
     /// The first difference, in words.
     pub difference: Option<String>,
+    /// What the sandbox of the build, or that of a rebuild, did without.
+    pub lacking: Lacking,
 }
 
 /// Returns the current time in whole seconds; it is recorded, never hashed.
@@ -97,8 +101,8 @@ impl Store {
             transaction
                 .prepare_cached(
                     "INSERT INTO builds (action, package, started_at, wall_ms, cpu_ms,
-                                         peak_memory_bytes, outcome, log)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                                         peak_memory_bytes, outcome, log, lacking)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
                 )?
                 .execute(params![
                     build.action.as_bytes(),
@@ -108,7 +112,8 @@ impl Store {
                     millis(build.cpu),
                     i64::try_from(build.peak_memory_bytes).unwrap_or(i64::MAX),
                     build.outcome,
-                    build.log
+                    build.log,
+                    build.lacking.to_column()
                 ])
                 .map(drop)
         })?;
@@ -149,17 +154,23 @@ impl Store {
         Ok(found.first().copied().map(ActionDigest::from_bytes))
     }
 
-    /// Returns whether a run of an action succeeded.
+    /// Returns whether a run of an action succeeded that counts.
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub fn has_succeeded(&self, action: ActionDigest) -> Result<bool, StoreError> {
-        let found: Vec<i64> = self.query(
-            "SELECT 1 FROM builds WHERE action = ?1 AND outcome = 'succeeded' LIMIT 1",
+    pub fn has_succeeded(
+        &self,
+        action: ActionDigest,
+        hermeticity: Hermeticity,
+    ) -> Result<bool, StoreError> {
+        let found: Vec<String> = self.query(
+            "SELECT DISTINCT lacking FROM builds WHERE action = ?1 AND outcome = 'succeeded'",
             [action.as_bytes()],
             |row| row.get(0),
         )?;
-        Ok(!found.is_empty())
+        Ok(found
+            .iter()
+            .any(|lacking| hermeticity.accepts(&Lacking::from_column(lacking))))
     }
 
     /// Returns the runs of an action, newest first.
@@ -170,7 +181,7 @@ impl Store {
         self.with_database(|connection| {
             connection
                 .prepare_cached(
-                    "SELECT started_at, wall_ms, cpu_ms, peak_memory_bytes, outcome, log, package FROM builds
+                    "SELECT started_at, wall_ms, cpu_ms, peak_memory_bytes, outcome, log, package, lacking FROM builds
                      WHERE action = ?1 ORDER BY id DESC",
                 )
                 .and_then(|mut statement| {
@@ -188,6 +199,7 @@ impl Store {
                                 outcome: row.get(4)?,
                                 log: row.get(5)?,
                                 package: row.get(6)?,
+                                lacking: Lacking::from_column(&row.get::<_, String>(7)?),
                             })
                         })?
                         .collect()
@@ -205,15 +217,17 @@ impl Store {
         self.with_database(|connection| {
             connection
                 .execute(
-                    "INSERT INTO proofs (action, proved_at, rebuilds, variations, verdict, difference)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                    "INSERT INTO proofs (action, proved_at, rebuilds, variations, verdict,
+                                         difference, lacking)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
                     params![
                         proof.action.as_bytes(),
                         now(),
                         proof.rebuilds,
                         proof.variations,
                         proof.verdict.as_str(),
-                        proof.difference
+                        proof.difference,
+                        proof.lacking.to_column()
                     ],
                 )
                 .map(|_| ())
@@ -303,7 +317,7 @@ impl Store {
         self.with_database(|connection| {
             connection
                 .query_row(
-                    "SELECT rebuilds, variations, verdict, difference FROM proofs
+                    "SELECT rebuilds, variations, verdict, difference, lacking FROM proofs
                      WHERE action = ?1 ORDER BY id DESC LIMIT 1",
                     [action.as_bytes()],
                     |row| {
@@ -318,6 +332,7 @@ impl Store {
                                 Verdict::Different
                             },
                             difference: row.get(3)?,
+                            lacking: Lacking::from_column(&row.get::<_, String>(4)?),
                         })
                     },
                 )

@@ -336,7 +336,8 @@ fn with_first_schema(world: &World) {
              INSERT INTO self_positions SELECT * FROM now.self_positions;
              INSERT INTO object_references SELECT * FROM now.object_references;
              INSERT INTO actions SELECT * FROM now.actions;
-             INSERT INTO realisations SELECT * FROM now.realisations;
+             INSERT INTO realisations SELECT action, output, object, origin
+               FROM now.realisations;
              INSERT INTO builds SELECT id, action, started_at, wall_ms, cpu_ms,
                peak_memory_bytes, outcome, log FROM now.builds;
              DETACH now;",

@@ -26,4 +26,5 @@ mod reproduce;
 mod shell;
 mod store;
 mod verify;
+mod weak;
 mod world;

@@ -238,7 +238,8 @@ impl World {
         self.in_world(command, arguments)
     }
 
-    fn in_world(&self, mut command: Command, arguments: &[&str]) -> Command {
+    /// Completes a command that runs `kiln` in the project with an empty environment.
+    pub fn in_world(&self, mut command: Command, arguments: &[&str]) -> Command {
         LazyLock::force(&SEED);
         command
             .args(arguments)

@@ -9,10 +9,11 @@ use crate::cli::arguments::BuildArguments;
 use crate::cli::evaluation::{self, Known, KnownPackage};
 use crate::cli::explain::Explainer;
 use crate::cli::hints;
-use crate::cli::report::{Answer, Failure, Problem};
+use crate::cli::report::{Answer, Failure, Problem, not_hermetic};
 use crate::cli::session::{Session, graph, package};
 use crate::hash::{OutputName, PackageName, StorePath};
 use crate::plan::{Graph, Step, StepKind};
+use crate::store::Hermeticity;
 
 /// Why each package was built that was built in this run.
 type Causes = BTreeMap<PackageName, BTreeSet<String>>;
@@ -26,7 +27,7 @@ pub(in crate::cli) fn run(
         .iter()
         .map(|name| package(name))
         .collect::<Result<Vec<_>, _>>()?;
-    if let Some(known) = evaluation::recall(&session.store, &session.files, &names) {
+    if let Some(known) = session.recall(&names) {
         if arguments.dry_run {
             return Ok(tell_missing(session, &[]));
         }
@@ -41,17 +42,21 @@ pub(in crate::cli) fn run(
         return foretell(session, &graph);
     }
     let realised = session.realise(&loaded, &graph, &arguments.effort)?;
-    let known: Known = names
-        .iter()
-        .filter_map(|name| {
-            let step = graph.package(name)?;
+    let mut known = Known::new();
+    for name in &names {
+        if let Some(step) = graph.package(name)
+            && let Some(action) = realised.action_digest(step)
+            && let Some(outputs) = realised.outputs(step)
+        {
+            let needed = graph.needed_by(&BTreeSet::from([step]));
             let package = KnownPackage {
-                action: realised.action_digest(step)?,
-                outputs: realised.outputs(step)?.clone(),
+                action,
+                outputs: outputs.clone(),
+                lacking: session.lacking(&realised, needed)?,
             };
-            Some((name.clone(), package))
-        })
-        .collect();
+            known.insert(name.clone(), package);
+        }
+    }
     let mut causes = Causes::new();
     let mut explainer = Explainer::new(&session.store);
     for id in &realised.performed {
@@ -67,8 +72,10 @@ pub(in crate::cli) fn run(
             causes.insert(step.package.clone(), why);
         }
     }
-    let (store, files) = (&session.store, &session.files);
-    evaluation::remember(store, files, &names, &loaded, &graph, &realised);
+    if session.hermeticity == Hermeticity::Required {
+        let (store, files) = (&session.store, &session.files);
+        evaluation::remember(store, files, &names, &loaded, &graph, &realised);
+    }
     deliver(session, arguments, &names, &known, &causes)
 }
 
@@ -135,6 +142,9 @@ fn deliver(
         let Some(package) = known.get(name) else {
             continue;
         };
+        if !package.lacking.is_hermetic() {
+            session.output.tell(&not_hermetic(name, &package.lacking));
+        }
         for (output, path) in &package.outputs {
             let host = session.store.host_path(path);
             let link = match &arguments.link {
@@ -149,6 +159,8 @@ fn deliver(
                     "host": host.to_string_lossy(),
                     "action": package.action.to_string(),
                     "built": causes.contains_key(name),
+                    "hermetic": package.lacking.is_hermetic(),
+                    "lacking": package.lacking.names().collect::<Vec<_>>(),
                     "link": link.as_deref().map(Path::to_string_lossy),
                 }));
             }

@@ -4,14 +4,15 @@ use serde_json::json;
 
 use kiln_sandbox::{FeatureState, Launcher};
 
+use crate::build::permitted;
 use crate::cli::arguments::Arguments;
 use crate::cli::report::{Answer, Failure, Output};
 use crate::cli::settings::Settings;
-use crate::store::Store;
+use crate::store::{Hermeticity, Store};
 
 struct Finding {
     name: String,
-    /// Whether nothing can be built without it.
+    /// Whether nothing can be built without it but by `--weak-sandbox`, if at all.
     needed: bool,
     problem: Option<(String, String)>,
     note: String,
@@ -22,13 +23,25 @@ pub(in crate::cli) fn run(arguments: &Arguments, output: &Output) -> Result<Answ
     let mut findings: Vec<Finding> = kiln_sandbox::features(&Launcher::current())
         .into_iter()
         .map(|feature| {
+            let permitted = |hermeticity| {
+                let weakness = feature.weakness.as_ref();
+                weakness.is_some_and(|weakness| permitted(hermeticity).contains(weakness))
+            };
+            let needed = !permitted(Hermeticity::Required);
             let (note, problem) = match feature.state {
                 FeatureState::Works { note } => (note, None),
-                FeatureState::Missing { why, remedy } => (String::new(), Some((why, remedy))),
+                FeatureState::Missing { why, remedy } => {
+                    let remedy = if needed && permitted(Hermeticity::Waived) {
+                        format!("{remedy}; or go without, and not hermetically, with `--weak-sandbox`")
+                    } else {
+                        remedy
+                    };
+                    (String::new(), Some((why, remedy)))
+                }
             };
             Finding {
                 name: feature.name.to_owned(),
-                needed: !feature.optional,
+                needed,
                 note,
                 problem,
             }

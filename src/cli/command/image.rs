@@ -11,7 +11,7 @@ use super::prove::{self, Recorded};
 use super::verdict::{absolute, remark_of, unused, unused_documents};
 use crate::cli::arguments::ImageArguments;
 use crate::cli::hints;
-use crate::cli::report::{Answer, Failure, Problem};
+use crate::cli::report::{Answer, Failure, Problem, not_hermetic};
 use crate::cli::session::{Session, graph, package};
 use crate::derivation::{Definition, Image as Declared, Kind, resolve, resolve_policy};
 use crate::hash::{BlobDigest, OutputName, PackageName, StorePath};
@@ -80,19 +80,25 @@ pub(in crate::cli) fn run(
         if !made.verdict.holds() {
             answer = Answer::No;
         }
+        let needed = graph.steps().map(|(id, _)| id);
+        let lacking = session.lacking(&realised, needed)?;
+        if !lacking.is_hermetic() {
+            session.output.tell(&not_hermetic(name, &lacking));
+        }
         let existing = if arguments.force {
             Existing::Replace
         } else {
             Existing::ReplaceOwn
         };
-        let document = deliver(session, name, &made, &targets, existing, checked.as_deref())?;
+        let mut document =
+            deliver(session, name, &made, &targets, existing, checked.as_deref())?;
+        if let Some(members) = document.as_object_mut() {
+            members.insert("hermetic".to_owned(), json!(lacking.is_hermetic()));
+            members.insert("lacking".to_owned(), json!(lacking.names().collect::<Vec<_>>()));
+        }
         documents.push(document);
     }
-    if checked
-        .iter()
-        .flatten()
-        .any(|proof| proof.difference.is_some())
-    {
+    if !checked.iter().flatten().all(Proof::holds) {
         answer = Answer::No;
     }
     if session.output.json {
@@ -205,8 +211,7 @@ fn origins(
                 license: definition.and_then(|definition| definition.meta.license.clone()),
                 seed: seeded.get(&content.object).cloned(),
                 source_known: definition.is_some(),
-                reproduced: checked
-                    .map(|proofs| proofs.iter().all(|proof| proof.difference.is_none())),
+                reproduced: checked.map(|proofs| proofs.iter().all(Proof::holds)),
             };
             (content.object.clone(), origin)
         })
@@ -459,7 +464,7 @@ fn print(
     }
     output.line(&format!("digest  {digest}"));
     if let Some(proofs) = checked {
-        for proof in proofs.iter().filter(|proof| proof.difference.is_some()) {
+        for proof in proofs.iter().filter(|proof| !proof.holds()) {
             output.line(&format!("check   {}", prove::sentence(proof)));
         }
         output.line(&format!("check   {}", prove::summary(proofs)));

@@ -110,7 +110,10 @@ fn actions(session: &Session, target: &str) -> Result<Vec<ActionDigest>, Failure
             let producers = store
                 .producers(&path)
                 .map_err(|error| hints::store(&error))?;
-            producers.into_iter().map(|(action, _, _)| action).collect()
+            producers
+                .into_iter()
+                .map(|producer| producer.action)
+                .collect()
         }
         Target::Package(name) => {
             let loaded = session.load(std::slice::from_ref(&name))?;

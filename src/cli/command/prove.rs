@@ -6,11 +6,10 @@ use std::sync::PoisonError;
 use rayon::prelude::*;
 use serde_json::json;
 
-use crate::build::Builder;
 use crate::cli::arguments::{Effort, ProveArguments};
 use crate::cli::hints;
 use crate::cli::progress::Progress;
-use crate::cli::report::{Answer, Failure, Problem};
+use crate::cli::report::{Answer, Failure, Problem, without};
 use crate::cli::session::{Session, cores, graph, jobs, package};
 use crate::hash::PackageName;
 use crate::plan::{Graph, Step, StepId, StepKind};
@@ -38,8 +37,8 @@ pub(in crate::cli) fn run(
         Recorded::Ignore,
     )?;
     report(session, &names, &proofs);
-    let same = proofs.iter().all(|proof| proof.difference.is_none());
-    Ok(if same { Answer::Yes } else { Answer::No })
+    let proved = proofs.iter().all(Proof::holds);
+    Ok(if proved { Answer::Yes } else { Answer::No })
 }
 
 /// Whether a verdict that this store has recorded is taken as it is.
@@ -138,11 +137,13 @@ fn known(session: &Session, realised: &Realised, id: StepId) -> Result<Option<Pr
         .map_err(|error| hints::store(&error))?;
     Ok(proof
         .filter(|proof| proof.verdict == Verdict::Reproducible)
+        .filter(|proof| session.hermeticity.accepts(&proof.lacking))
         .map(|proof| Proof {
             action: digest,
             name: action.name.to_string(),
             difference: None,
             variations: proof.variations,
+            lacking: proof.lacking,
         }))
 }
 
@@ -158,13 +159,8 @@ fn prove_step(
         return Err(ProofError::NotBuilt(step.label.clone()));
     };
     progress.event(Some((id, step)), Event::Started);
-    let builder = Builder {
-        store: &session.store,
-        launcher: &session.launcher,
-        cancel: &session.cancel,
-    };
     let result = prove(
-        &builder,
+        &session.builder(),
         action,
         &step.label,
         &build.limits,
@@ -187,6 +183,7 @@ fn report(session: &Session, names: &[PackageName], proofs: &[Proof]) {
         session.output.document(&json!({
             "targets": names.iter().map(PackageName::as_str).collect::<Vec<_>>(),
             "reproducible": proofs.iter().all(|proof| proof.difference.is_none()),
+            "hermetic": proofs.iter().all(|proof| proof.lacking.is_hermetic()),
             "actions": documents(proofs),
         }));
         return;
@@ -208,6 +205,8 @@ pub(super) fn documents(proofs: &[Proof]) -> Vec<serde_json::Value> {
                 "reproducible": proof.difference.is_none(),
                 "difference": proof.difference.as_ref().map(ToString::to_string),
                 "variations": proof.variations,
+                "hermetic": proof.lacking.is_hermetic(),
+                "lacking": proof.lacking.names().collect::<Vec<_>>(),
             })
         })
         .collect()
@@ -216,6 +215,11 @@ pub(super) fn documents(proofs: &[Proof]) -> Vec<serde_json::Value> {
 /// Returns a proof for people.
 pub(super) fn sentence(proof: &Proof) -> String {
     match &proof.difference {
+        None if !proof.lacking.is_hermetic() => format!(
+            "same       {}, which is not hermetic: {}",
+            proof.name,
+            without(&proof.lacking)
+        ),
         None => format!("same       {}", proof.name),
         Some(difference) => format!("different  {}: {difference}", proof.name),
     }
@@ -227,7 +231,16 @@ pub(super) fn summary(proofs: &[Proof]) -> String {
         .iter()
         .filter(|proof| proof.difference.is_some())
         .count();
-    if different == 0 {
+    let weak = proofs
+        .iter()
+        .filter(|proof| !proof.lacking.is_hermetic())
+        .count();
+    if different == 0 && weak > 0 {
+        format!(
+            "not proved: every bit the same, but {weak} of {} builds are not hermetic",
+            proofs.len()
+        )
+    } else if different == 0 {
         format!(
             "reproducible: {} builds repeated, every bit the same",
             proofs.len()

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use kiln_sandbox::{Access, Node, SandboxRequest, Stdin};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
+use crate::build::{permitted, tell_missing};
 use crate::cli::arguments::RunArguments;
 use crate::cli::hints;
 use crate::cli::report::{Answer, Failure, Problem};
@@ -34,7 +35,8 @@ pub(in crate::cli) fn run(session: &Session, arguments: &RunArguments) -> Result
         request.stdin = Stdin::File(pass_on_stdin(scratch.path())?);
     }
     let outcome = terminal::attend(&session.launcher, request, &session.cancel)
-        .map_err(|source| Problem::from_error(&source).hint("`kiln doctor` tests this machine"))?;
+        .map_err(|source| hints::with_sandbox_hints(Problem::from_error(&source), &source))?;
+    tell_missing(&outcome.missing);
     // The status is the program's own: it says what happened, and kiln adds nothing.
     match terminal::status(outcome.end) {
         Some(0) => Ok(Answer::Yes),
@@ -102,6 +104,7 @@ fn request(
     let mut command = vec![format!("{object}/{program}")];
     command.extend(arguments.arguments.iter().cloned());
     let mut request = SandboxRequest::new(command);
+    request.weak = permitted(session.hermeticity);
     request.nodes.push(Node::Directory {
         path: STORE_PREFIX.to_owned(),
     });

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use kiln_sandbox::{Caller, End};
 
-use crate::build::{BuildError, Builder, Start};
+use crate::build::{BuildError, Start};
 use crate::cli::arguments::ShellArguments;
 use crate::cli::hints;
 use crate::cli::report::{Answer, Failure, Problem};
@@ -40,13 +40,9 @@ pub(in crate::cli) fn run(
         Some(phase) => Start::Before(phase),
         None => Start::Fresh,
     };
-    let builder = Builder {
-        store: &session.store,
-        launcher: &session.launcher,
-        cancel: &session.cancel,
-    };
     let failed = |error: &BuildError| hints::build(error, graph.step(step), None);
-    let opened = builder
+    let opened = session
+        .builder()
         .open(&action, start, arguments.command.as_deref(), cores(effort))
         .map_err(|error| failed(&error))?;
     if arguments.plan {

@@ -4,11 +4,12 @@ use serde_json::{Value, json};
 
 use crate::cli::arguments::ShowArguments;
 use crate::cli::hints;
-use crate::cli::report::{Answer, Failure, Problem};
+use crate::cli::report::{Answer, Failure, Problem, without};
 use crate::cli::session::{Session, Target, graph, not_built};
 use crate::derivation::{Definition, Kind};
 use crate::hash::ActionDigest;
 use crate::plan::Library as _;
+use crate::store::Producer;
 
 pub(in crate::cli) fn run(session: &Session, arguments: &ShowArguments) -> Result<Answer, Failure> {
     if arguments.packages {
@@ -25,13 +26,13 @@ pub(in crate::cli) fn run(session: &Session, arguments: &ShowArguments) -> Resul
                 .producers(&path)
                 .map_err(|error| hints::store(&error))?;
             if arguments.action {
-                let (digest, _, _) = producers.first().ok_or_else(|| {
+                let producer = producers.first().ok_or_else(|| {
                     Failure::from(
                         Problem::new(format!("`{path}` was not produced by an action"))
                             .because("it is a working tree, taken in as it is"),
                     )
                 })?;
-                return action(session, *digest);
+                return action(session, producer.action);
             }
             object(session, &path, &producers)
         }
@@ -78,7 +79,7 @@ fn action(session: &Session, digest: ActionDigest) -> Result<Answer, Failure> {
 fn object(
     session: &Session,
     path: &crate::hash::StorePath,
-    producers: &[(ActionDigest, crate::hash::OutputName, crate::store::Origin)],
+    producers: &[Producer],
 ) -> Result<Answer, Failure> {
     let info = session
         .store
@@ -86,11 +87,13 @@ fn object(
         .map_err(|error| hints::store(&error))?;
     let made: Vec<Value> = producers
         .iter()
-        .map(|(action, output, origin)| {
+        .map(|producer| {
             json!({
-                "action": action.to_string(),
-                "output": output.as_str(),
-                "origin": origin.as_str(),
+                "action": producer.action.to_string(),
+                "output": producer.output.as_str(),
+                "origin": producer.origin.as_str(),
+                "hermetic": producer.lacking.is_hermetic(),
+                "lacking": producer.lacking.names().collect::<Vec<_>>(),
             })
         })
         .collect();
@@ -114,11 +117,22 @@ fn object(
             session.output.line(&format!("{key}: {text}"));
         }
     }
-    for (action, output, origin) in producers {
+    for producer in producers {
+        let Producer {
+            action,
+            output,
+            origin,
+            lacking,
+        } = producer;
         let word = origin.as_str();
+        let weak = if lacking.is_hermetic() {
+            String::new()
+        } else {
+            format!(", not hermetic: {}", without(lacking))
+        };
         session
             .output
-            .line(&format!("{word}: output `{output}` of action {action}"));
+            .line(&format!("{word}: output `{output}` of action {action}{weak}"));
     }
     Ok(Answer::Yes)
 }
