@@ -308,9 +308,9 @@ impl World {
     /// Performs a step that changes what the process is and may do.
     fn perform_on_process(&mut self, step: &Step) -> io::Result<()> {
         match step {
-            // Clocks of the whole machine are nobody's to move.
-            Step::ShiftClocks(_) if self.missing.contains(&Weakness::TimeNamespace) => Ok(()),
-            Step::ShiftClocks(clocks) => identity::shift_clocks(*clocks),
+            // Clocks of the whole machine are nobody's to set.
+            Step::SetClocks(_) if self.missing.contains(&Weakness::TimeNamespace) => Ok(()),
+            Step::SetClocks(clocks) => identity::set_clocks(*clocks),
             Step::MapIds { uid, gid } => {
                 let outside = self
                     .outside

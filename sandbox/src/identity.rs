@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use nix::sched::CloneFlags;
+use nix::time::{ClockId, clock_gettime};
 use nix::sys::resource::{Resource as Kernel, getrlimit, setrlimit};
 use nix::unistd::{Gid, Pid, Uid};
 use nix::{libc, unistd};
@@ -139,16 +140,41 @@ pub(crate) fn enter_process_namespace() -> io::Result<()> {
     Ok(nix::sched::unshare(CloneFlags::CLONE_NEWPID)?)
 }
 
-/// Moves the clocks of a time namespace that no process is in yet.
-pub(crate) fn shift_clocks(clocks: Clocks) -> io::Result<()> {
-    let Clocks {
-        monotonic_seconds,
-        boot_seconds,
-    } = clocks;
-    std::fs::write(
-        "/proc/self/timens_offsets",
-        format!("monotonic {monotonic_seconds} 0\nboottime {boot_seconds} 0\n"),
-    )
+/// Where the offsets are read and written of a time namespace that no process is in yet.
+const OFFSETS: &str = "/proc/self/timens_offsets";
+
+/// Sets the clocks of a time namespace that no process is in yet.
+pub(crate) fn set_clocks(clocks: Clocks) -> io::Result<()> {
+    // A new namespace begins with the offsets of the caller's own, in which its clocks are
+    // read here; offsets always count from the machine's clocks.
+    let inherited = std::fs::read_to_string(OFFSETS)?;
+    let mut offsets = String::new();
+    for (name, clock, wanted) in [
+        ("monotonic", ClockId::CLOCK_MONOTONIC, clocks.monotonic_seconds),
+        ("boottime", ClockId::CLOCK_BOOTTIME, clocks.boot_seconds),
+    ] {
+        let now = clock_gettime(clock)?;
+        let nanoseconds = inherited_offset(&inherited, name)
+            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?
+            + i128::from(wanted) * SECOND
+            - (i128::from(now.tv_sec()) * SECOND + i128::from(now.tv_nsec()));
+        let (seconds, rest) = (nanoseconds.div_euclid(SECOND), nanoseconds.rem_euclid(SECOND));
+        offsets.push_str(&format!("{name} {seconds} {rest}\n"));
+    }
+    std::fs::write(OFFSETS, offsets)
+}
+
+/// One, in nanoseconds.
+const SECOND: i128 = 1_000_000_000;
+
+/// Reads a line of a name, seconds and nanoseconds; returns nanoseconds.
+fn inherited_offset(text: &str, name: &str) -> Option<i128> {
+    let mut words = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name))?
+        .split_whitespace();
+    let mut number = || words.next()?.parse::<i128>().ok();
+    Some(number()? * SECOND + number()?)
 }
 
 /// Maps one user and one group of the new user namespace to who this process was outside.

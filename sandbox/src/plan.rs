@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use crate::machine;
-use crate::request::{Access, Clocks, Node, Release, SandboxRequest, Stdin, Weakness};
+use crate::request::{Access, Node, Release, SandboxRequest, Stdin, Weakness};
 use crate::step::{Entry, Resource, Step};
 
 /// Who asks, as far as the steps depend on it.
@@ -17,6 +17,8 @@ pub struct Caller {
     pub power: Power,
     /// How many processors the caller may use.
     pub processors: usize,
+    /// The machine's memory.
+    pub memory_bytes: u64,
 }
 
 /// What a caller may do outside.
@@ -43,8 +45,14 @@ impl Caller {
         Self {
             power,
             processors: std::thread::available_parallelism().map_or(1, usize::from),
+            memory_bytes: memory_bytes(),
         }
     }
+}
+
+fn memory_bytes() -> u64 {
+    let info = rustix::system::sysinfo();
+    u64::from(info.mem_unit).saturating_mul(info.totalram)
 }
 
 fn has_capabilities() -> bool {
@@ -103,7 +111,7 @@ pub fn steps(request: &SandboxRequest, caller: Caller) -> Vec<Step> {
             steps.extend(captures);
         }
     }
-    steps.extend(tree(request));
+    steps.extend(tree(request, scratch_bytes(request, caller)));
     steps.push(Step::MountProc);
     steps.extend(machine::steps(request, caller.processors));
     steps.extend([
@@ -169,20 +177,18 @@ fn enter(request: &SandboxRequest) -> Vec<Step> {
         None => Entry::Now,
         Some(_) => Entry::Later,
     };
-    let mut steps = vec![Step::EnterNamespaces {
-        optional,
-        processes,
-    }];
-    if request.clocks != Clocks::default() {
-        steps.push(Step::ShiftClocks(request.clocks));
-    }
-    steps.extend([
+    let mut steps = vec![
+        Step::EnterNamespaces {
+            optional,
+            processes,
+        },
+        Step::SetClocks(request.clocks),
         Step::MapIds {
             uid: request.uid,
             gid: request.gid,
         },
         Step::FollowServer,
-    ]);
+    ];
     if let Some(supervision) = &request.supervision {
         steps.extend([
             Step::StartSupervisor {
@@ -196,7 +202,19 @@ fn enter(request: &SandboxRequest) -> Vec<Step> {
     steps
 }
 
-fn tree(request: &SandboxRequest) -> Vec<Step> {
+/// The largest that a directory in memory is without being asked for.
+const MAX_SCRATCH_BYTES: u64 = 4 << 30;
+
+/// Returns what fits into each directory of [`SCRATCH`]: not so much that both together
+/// take the memory of the machine, and so round that it hardly tells how much that is.
+fn scratch_bytes(request: &SandboxRequest, caller: Caller) -> u64 {
+    request.limits.scratch_bytes.unwrap_or_else(|| {
+        let fifth = (caller.memory_bytes / 5).clamp(1 << 20, MAX_SCRATCH_BYTES);
+        1 << fifth.ilog2()
+    })
+}
+
+fn tree(request: &SandboxRequest, scratch_bytes: u64) -> Vec<Step> {
     let mut steps = vec![Step::MountRoot];
     for device in devices(request) {
         steps.push(Step::Attach {
@@ -216,7 +234,7 @@ fn tree(request: &SandboxRequest) -> Vec<Step> {
         steps.push(Step::MountTmpfs {
             path: path.to_owned(),
             mode: 0o1777,
-            size_bytes: request.limits.scratch_bytes,
+            size_bytes: Some(scratch_bytes),
         });
     }
     steps
@@ -364,6 +382,7 @@ mod tests {
         Caller {
             power,
             processors: 2,
+            memory_bytes: 16 << 30,
         }
     }
 
@@ -420,6 +439,29 @@ mod tests {
             assert_eq!(std::mem::replace(processes, Entry::Now), Entry::Later);
         }
         assert_eq!(supervised, plain);
+    }
+
+    #[test]
+    fn scratch_follows_the_memory_of_the_machine() {
+        let mut request = SandboxRequest::new(vec!["/bin/true".to_owned()]);
+        let of = |request: &SandboxRequest, memory_bytes| {
+            let caller = Caller {
+                memory_bytes,
+                ..caller(Power::Ordinary)
+            };
+            scratch_bytes(request, caller)
+        };
+        for (memory, scratch) in [
+            (0, 1 << 20),
+            (4 << 30, 512 << 20),
+            (16 << 30, 2 << 30),
+            (20 << 30, 4 << 30),
+            (1 << 40, 4 << 30),
+        ] {
+            assert_eq!(of(&request, memory), scratch, "{memory}");
+        }
+        request.limits.scratch_bytes = Some(12345);
+        assert_eq!(of(&request, 16 << 30), 12345);
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub struct SandboxRequest {
     pub release: Release,
     /// The process number of the program; `None` is the first that init gives, 2.
     pub first_pid: Option<u32>,
-    /// How far the clocks that count from the machine's start are moved.
+    /// What the clocks say that count from the machine's start.
     pub clocks: Clocks,
     /// What the program reads from its standard input.
     pub stdin: Stdin,
@@ -128,15 +128,16 @@ pub enum Release {
     Series26,
 }
 
-/// How far clocks are moved; they cannot be moved to before their zero.
+/// What clocks say when the run starts, in seconds: as if the machine had started so long
+/// ago, whenever it did.
 ///
 /// The wall clock has no namespace and is always the host's.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Clocks {
-    /// Seconds added to `CLOCK_MONOTONIC`.
-    pub monotonic_seconds: i64,
-    /// Seconds added to `CLOCK_BOOTTIME`.
-    pub boot_seconds: i64,
+    /// `CLOCK_MONOTONIC`.
+    pub monotonic_seconds: u32,
+    /// `CLOCK_BOOTTIME`, and the uptime of `sysinfo`.
+    pub boot_seconds: u32,
 }
 
 /// What a program reads from its standard input.
@@ -204,7 +205,8 @@ pub struct Limits {
     pub file_bytes: Option<u64>,
     /// Bytes of address space of one process (`RLIMIT_AS`).
     pub memory_bytes: Option<u64>,
-    /// Bytes in each of `/tmp` and `/dev/shm`; `None` is half of the machine's memory.
+    /// Bytes in each of `/tmp` and `/dev/shm`; `None` is a power of two that is at most a
+    /// fifth of the machine's memory, and at most 4 GiB.
     pub scratch_bytes: Option<u64>,
 }
 

@@ -45,8 +45,8 @@ pub enum Step {
         /// When the namespace of processes is entered.
         processes: Entry,
     },
-    /// Move the clocks of the new time namespace.
-    ShiftClocks(Clocks),
+    /// Set the clocks of the new time namespace.
+    SetClocks(Clocks),
     /// Choose who the caller is inside: one user, one group.
     MapIds {
         /// The user inside.
@@ -259,9 +259,9 @@ impl fmt::Display for Step {
             Self::LeaveRoot { .. } => write!(f, "give up root's user id"),
             Self::StayRoot { .. } => write!(f, "keep root's user id outside"),
             Self::EnterNamespaces { .. } => write!(f, "enter new namespaces"),
-            Self::ShiftClocks(clocks) => write!(
+            Self::SetClocks(clocks) => write!(
                 f,
-                "move the monotonic clock by {} s and the boot clock by {} s",
+                "set the monotonic clock to {} s and the boot clock to {} s",
                 clocks.monotonic_seconds, clocks.boot_seconds
             ),
             Self::MapIds { uid, gid } => write!(f, "become user {uid} and group {gid}"),

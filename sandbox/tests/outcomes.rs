@@ -154,7 +154,7 @@ fn what_is_missing_must_be_allowed_and_is_told() {
     let mut request = shell("true");
     let caller = Caller {
         power: Power::RootInName,
-        processors: 1,
+        ..Caller::current()
     };
     match launcher().perform_for_test(&request, &steps(&request, caller)) {
         Err(SandboxError::Weaker { missing }) => assert_eq!(missing, Weakness::RootOutside),

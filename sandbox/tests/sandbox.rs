@@ -372,7 +372,10 @@ fn an_ordinary_user_without_any_capability() {
     let directory = tempfile::tempdir_in("/tmp").unwrap();
     let probe = directory.path().join("probe");
     let child = Path::new(env!("CARGO_BIN_EXE_kiln-sandbox-child"));
-    std::fs::copy(child, &probe).unwrap();
+    // Copied by a process of its own: a child that another test forks meanwhile would hold
+    // the file open for writing, and nothing executes such a file.
+    let copied = Command::new("cp").arg(child).arg(&probe).status().unwrap();
+    assert!(copied.success());
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
     let output = Command::new(&probe)

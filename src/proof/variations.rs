@@ -10,8 +10,8 @@ use crate::store::Lacking;
 /// How far ahead a rebuild's wall clock is: into another year, month, day, hour and minute.
 const CLOCK_AHEAD: Duration = Duration::from_secs(34_567_890);
 
-/// How far ahead are the clocks that count from the machine's start, in seconds.
-const UPTIME_AHEAD: i64 = 1_234_567;
+/// How long the machine has been up, in a rebuild, when that starts: seconds.
+const UPTIME: u32 = 1_234_567;
 
 /// Variations that the kernel itself makes.
 const ALWAYS: [&str; 11] = [
@@ -61,8 +61,8 @@ pub(super) fn conditions(cores: usize, supervised: bool) -> Conditions {
     sandbox.aslr = true;
     sandbox.first_pid = Some(2345);
     sandbox.clocks = Clocks {
-        monotonic_seconds: UPTIME_AHEAD,
-        boot_seconds: UPTIME_AHEAD,
+        monotonic_seconds: UPTIME,
+        boot_seconds: UPTIME,
     };
     sandbox.stdin = Stdin::EmptyPipe;
     sandbox.supervision = supervised.then(|| Supervision {

@@ -63,7 +63,6 @@ fn a_fork_bomb_in_root_s_sandbox() {
 
 /// What a build writes to `/tmp` is in memory.
 #[test]
-#[ignore = "both are mounted without a size, so each takes up to half of the machine's memory"]
 fn memory_by_way_of_a_temporary_file_system() {
     let place = Place::new();
     let number = |act: &str| -> u64 { run(&place.request(act)).1.trim().parse().unwrap() };
