@@ -35,6 +35,8 @@ pub struct Conditions {
     pub salt: String,
     /// Parallel jobs that the build may use: its `$JOBS`.
     pub cores: usize,
+    /// Whether what a failed build leaves is kept for a shell.
+    pub keep_failed: bool,
     /// What the sandbox shows of the machine. The build's own world comes on top.
     pub sandbox: SandboxRequest,
 }
@@ -45,6 +47,7 @@ impl Conditions {
         Self {
             salt: String::new(),
             cores,
+            keep_failed: true,
             sandbox: SandboxRequest::new(COMMAND.map(str::to_owned).to_vec()),
         }
     }
@@ -246,7 +249,7 @@ impl Builder<'_> {
         };
         if !succeeded {
             // First of all, so that a full disk has room for what is recorded.
-            if outcome.end == End::Cancelled || !conditions.salt.is_empty() {
+            if outcome.end == End::Cancelled || !conditions.keep_failed {
                 drop(scratch);
             } else {
                 self.store.keep_failed(digest, scratch)?;

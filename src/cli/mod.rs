@@ -45,6 +45,7 @@ pub fn run() -> ExitCode {
     match result {
         Ok(Answer::Yes) => ExitCode::SUCCESS,
         Ok(Answer::No) => ExitCode::from(1),
+        Ok(Answer::Failed) => ExitCode::from(2),
         Err(failure) => {
             output.failure(&failure);
             ExitCode::from(2)

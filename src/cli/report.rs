@@ -18,6 +18,8 @@ pub enum Answer {
     Yes,
     /// The answer is no: not reproducible, a policy violated, damage found.
     No,
+    /// Part of it could not be done. What could is reported, and so is why.
+    Failed,
 }
 
 /// Why a command could not do what was asked.
@@ -40,6 +42,16 @@ pub struct Problem {
     pub details: Vec<String>,
     /// The next steps.
     pub hints: Vec<String>,
+}
+
+impl Failure {
+    /// Returns it for programs.
+    pub fn documents(&self) -> Vec<Value> {
+        match self {
+            Self::Diagnostics(all) => all.iter().map(diagnostic::document).collect(),
+            Self::Problems(all) => all.iter().map(document).collect(),
+        }
+    }
 }
 
 impl Problem {
@@ -188,12 +200,13 @@ impl Output {
     /// Reports why a command could not do it.
     pub fn failure(&self, failure: &Failure) {
         if self.json {
-            let errors: Vec<Value> = match failure {
-                Failure::Diagnostics(all) => all.iter().map(diagnostic::document).collect(),
-                Failure::Problems(all) => all.iter().map(document).collect(),
-            };
-            self.document(&json!({ "errors": errors }));
+            self.document(&json!({ "errors": failure.documents() }));
         }
+        self.failure_beside(failure);
+    }
+
+    /// Reports why part of something could not be done, beside a result that says so too.
+    pub fn failure_beside(&self, failure: &Failure) {
         match failure {
             Failure::Diagnostics(all) => self.tell(&diagnostic::render(all, self.color)),
             Failure::Problems(all) => {

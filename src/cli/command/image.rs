@@ -58,13 +58,13 @@ pub(in crate::cli) fn run(
     let mut documents = Vec::new();
     let checked = if arguments.check {
         let effort = &arguments.effort;
-        Some(prove::rebuild(
-            session,
-            &graph,
-            &realised,
-            effort,
-            Recorded::Accept,
-        )?)
+        let rebuilt = prove::rebuild(session, &graph, &realised, effort, Recorded::Accept)?;
+        let mut failures = rebuilt.failures.into_iter();
+        if let Some(first) = failures.next() {
+            failures.for_each(|failure| session.output.failure_beside(&failure));
+            return Err(first);
+        }
+        Some(rebuilt.proofs)
     } else {
         None
     };

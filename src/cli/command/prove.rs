@@ -13,7 +13,7 @@ use crate::cli::report::{Answer, Failure, Problem, without};
 use crate::cli::session::{Session, cores, graph, jobs, package};
 use crate::hash::PackageName;
 use crate::plan::{Graph, Step, StepId, StepKind};
-use crate::proof::{Proof, ProofError, prove};
+use crate::proof::{Proof, ProofError, Variation, prove};
 use crate::realise::{Event, Observer as _, Realised};
 use crate::store::Verdict;
 
@@ -29,15 +29,21 @@ pub(in crate::cli) fn run(
     let loaded = session.load(&names)?;
     let graph = graph(&loaded)?;
     let realised = session.realise(&loaded, &graph, &arguments.effort)?;
-    let proofs = rebuild(
+    let rebuilt = rebuild(
         session,
         &graph,
         &realised,
         &arguments.effort,
         Recorded::Ignore,
     )?;
-    report(session, &names, &proofs);
-    let proved = proofs.iter().all(Proof::holds);
+    report(session, &names, &rebuilt);
+    for failure in &rebuilt.failures {
+        session.output.failure_beside(failure);
+    }
+    if !rebuilt.failures.is_empty() {
+        return Ok(Answer::Failed);
+    }
+    let proved = rebuilt.proofs.iter().all(Proof::holds);
     Ok(if proved { Answer::Yes } else { Answer::No })
 }
 
@@ -50,14 +56,23 @@ pub(super) enum Recorded {
     Ignore,
 }
 
-/// Rebuilds every action that was built, and compares.
+/// What came of rebuilding.
+pub(super) struct Rebuilt {
+    /// The verdicts, in the graph's order.
+    pub proofs: Vec<Proof>,
+    /// Why some actions have none.
+    pub failures: Vec<Failure>,
+}
+
+/// Rebuilds every action that was built, and compares. A rebuild that fails keeps no other
+/// from its verdict.
 pub(super) fn rebuild(
     session: &Session,
     graph: &Graph,
     realised: &Realised,
     effort: &Effort,
     recorded: Recorded,
-) -> Result<Vec<Proof>, Failure> {
+) -> Result<Rebuilt, Failure> {
     let mut built: Vec<(StepId, &Step)> = graph
         .steps()
         .filter(|(_, step)| matches!(step.kind, StepKind::Build(_)))
@@ -113,16 +128,23 @@ pub(super) fn rebuild(
         .into_inner()
         .unwrap_or_else(PoisonError::into_inner);
     failures.sort_by_key(|(id, _)| *id);
-    if let Some((id, error)) = failures.into_iter().next() {
-        return Err(match error {
-            ProofError::Rebuild { source, .. } => hints::build(&source, graph.step(id), None),
-            ProofError::Store(error) => hints::store(&error),
-            other => Problem::from_error(&other).into(),
-        });
-    }
     proofs.extend(fresh);
     proofs.sort_by_key(|(id, _)| *id);
-    Ok(proofs.into_iter().map(|(_, proof)| proof).collect())
+    Ok(Rebuilt {
+        proofs: proofs.into_iter().map(|(_, proof)| proof).collect(),
+        failures: failures
+            .iter()
+            .map(|(id, error)| failed(error, graph.step(*id)))
+            .collect(),
+    })
+}
+
+fn failed(error: &ProofError, step: Option<&Step>) -> Failure {
+    match error {
+        ProofError::Rebuild { source, .. } => hints::build(source, step, None),
+        ProofError::Store(error) => hints::store(error),
+        other => Problem::from_error(other).into(),
+    }
 }
 
 /// Returns a recorded proof that an action is reproducible.
@@ -142,6 +164,7 @@ fn known(session: &Session, realised: &Realised, id: StepId) -> Result<Option<Pr
             action: digest,
             name: action.name.to_string(),
             difference: None,
+            cause: None,
             variations: proof.variations,
             lacking: proof.lacking,
         }))
@@ -178,20 +201,31 @@ fn prove_step(
     result
 }
 
-fn report(session: &Session, names: &[PackageName], proofs: &[Proof]) {
+fn report(session: &Session, names: &[PackageName], rebuilt: &Rebuilt) {
+    let Rebuilt { proofs, failures } = rebuilt;
     if session.output.json {
-        session.output.document(&json!({
+        let mut document = json!({
             "targets": names.iter().map(PackageName::as_str).collect::<Vec<_>>(),
-            "reproducible": proofs.iter().all(|proof| proof.difference.is_none()),
+            "reproducible": failures.is_empty()
+                && proofs.iter().all(|proof| proof.difference.is_none()),
             "hermetic": proofs.iter().all(|proof| proof.lacking.is_hermetic()),
             "actions": documents(proofs),
-        }));
+        });
+        if !failures.is_empty()
+            && let Some(members) = document.as_object_mut()
+        {
+            let errors: Vec<_> = failures.iter().flat_map(Failure::documents).collect();
+            members.insert("errors".to_owned(), json!(errors));
+        }
+        session.output.document(&document);
         return;
     }
     for proof in proofs {
         session.output.line(&sentence(proof));
     }
-    session.output.line(&summary(proofs));
+    if failures.is_empty() {
+        session.output.line(&summary(proofs));
+    }
 }
 
 /// Returns proofs for programs.
@@ -204,6 +238,9 @@ pub(super) fn documents(proofs: &[Proof]) -> Vec<serde_json::Value> {
                 "name": proof.name,
                 "reproducible": proof.difference.is_none(),
                 "difference": proof.difference.as_ref().map(ToString::to_string),
+                "cause": proof.cause.as_ref().map(|cause| {
+                    cause.variations().map(Variation::name).collect::<Vec<_>>()
+                }),
                 "variations": proof.variations,
                 "hermetic": proof.lacking.is_hermetic(),
                 "lacking": proof.lacking.names().collect::<Vec<_>>(),
@@ -214,14 +251,14 @@ pub(super) fn documents(proofs: &[Proof]) -> Vec<serde_json::Value> {
 
 /// Returns a proof for people.
 pub(super) fn sentence(proof: &Proof) -> String {
-    match &proof.difference {
+    match proof.explanation() {
         None if !proof.lacking.is_hermetic() => format!(
             "same       {}, which is not hermetic: {}",
             proof.name,
             without(&proof.lacking)
         ),
         None => format!("same       {}", proof.name),
-        Some(difference) => format!("different  {}: {difference}", proof.name),
+        Some(explanation) => format!("different  {}: {explanation}", proof.name),
     }
 }
 
