@@ -176,9 +176,9 @@ impl World {
     fn perform(&mut self, step: &Step, rest: &[Step]) -> Result<(), Refusal> {
         match step {
             Step::LeaveRoot { optional } => {
-                let log = self.pipes.log.as_fd();
+                let written = [self.pipes.output.as_fd(), self.pipes.errors.as_fd()];
                 let pipe = self.input.as_ref().and_then(Input::pipe);
-                let streams: Vec<_> = std::iter::once(log).chain(pipe).collect();
+                let streams: Vec<_> = written.into_iter().chain(pipe).collect();
                 let left =
                     identity::leave_root(self.id_map.as_ref(), &mut self.captured, &streams)?;
                 if !left {
@@ -203,7 +203,7 @@ impl World {
                 files,
                 optional,
             } => {
-                let terminal = self.pipes.log.as_fd();
+                let terminal = self.pipes.output.as_fd();
                 if !landlock::restrict(trees, files, terminal)? {
                     self.without(Weakness::Landlock, *optional)?;
                 }
@@ -328,7 +328,7 @@ impl World {
             Step::NoNewPrivileges => Ok(nix::sys::prctl::set_no_new_privs()?),
             Step::Undumpable => Ok(nix::sys::prctl::set_dumpable(false)?),
             Step::OpenSession => Ok(nix::unistd::setsid().map(drop)?),
-            Step::ControlTerminal(_) => sys::control_terminal(self.pipes.log.as_fd()),
+            Step::ControlTerminal(_) => sys::control_terminal(self.pipes.output.as_fd()),
             Step::Limit { resource, value } => identity::limit(*resource, *value),
             Step::Umask(mask) => {
                 rustix::process::umask(rustix::fs::Mode::from_raw_mode(*mask));
@@ -361,16 +361,16 @@ impl World {
 
     /// Connects the standard descriptors; a terminal serves as input too.
     fn connect(&mut self) -> io::Result<()> {
-        let log = self.pipes.log.as_fd();
-        if rustix::termios::isatty(log) {
-            sys::duplicate_to(log, 0)?;
+        let output = self.pipes.output.as_fd();
+        if rustix::termios::isatty(output) {
+            sys::duplicate_to(output, 0)?;
         } else if let Some(input) = &self.input {
             sys::duplicate_to(input.descriptor(), 0)?;
         } else {
             sys::duplicate_to(File::open("/dev/null")?.as_fd(), 0)?;
         }
-        sys::duplicate_to(log, 1)?;
-        sys::duplicate_to(log, 2)
+        sys::duplicate_to(output, 1)?;
+        sys::duplicate_to(self.pipes.errors.as_fd(), 2)
     }
 
     /// Starts the supervisor; returns its line to the others if this process is it.

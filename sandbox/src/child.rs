@@ -55,11 +55,12 @@ fn serve() -> io::Result<()> {
     };
     seccomp::compile()?;
     sys::ignore_children()?;
-    while let Some([life, status, log]) = receive_descriptors(&socket)? {
+    while let Some([life, status, output, errors]) = receive_descriptors(&socket)? {
         let pipes = Pipes {
             life: life.into(),
             status: status.into(),
-            log,
+            output,
+            errors,
         };
         match sys::fork() {
             Ok(Some(_)) => {}
@@ -79,8 +80,10 @@ pub(crate) struct Pipes {
     life: File,
     /// Reports to the parent.
     status: File,
-    /// What the builder writes to.
-    pub log: OwnedFd,
+    /// What the builder's output goes to: a pipe, or its terminal.
+    pub output: OwnedFd,
+    /// What its errors go to; mostly the same.
+    pub errors: OwnedFd,
 }
 
 impl Pipes {
@@ -148,9 +151,10 @@ pub(crate) fn supervise(
     let Pipes {
         life,
         mut status,
-        log,
+        output,
+        errors,
     } = pipes;
-    drop((life, log));
+    drop((life, output, errors));
     let Err(error) = supervise::supervise(supervision, processors, line.socket) else {
         sys::exit_now(SERVED)
     };

@@ -67,6 +67,22 @@ pub enum SandboxError {
     Connection(#[source] io::Error),
 }
 
+/// What a supervisor needs of the host.
+const SUPERVISOR: &str = "a supervisor needs Linux 5.19 or later (6.9 where threads list \
+     directories), and a host that lets its own processes be traced and filtered";
+
+impl SandboxError {
+    /// Returns what to change on this host, in words, where that is known.
+    pub fn remedy(&self) -> Option<String> {
+        match self {
+            Self::Forbidden { setting, .. } => Some(setting.clone()),
+            Self::Weaker { missing } => Some(missing.remedy().to_owned()),
+            Self::Supervision { .. } => Some(SUPERVISOR.to_owned()),
+            _ => None,
+        }
+    }
+}
+
 /// Returns what on this host keeps users from making namespaces, and what to do about it.
 pub(crate) fn blocking_setting() -> String {
     let value = |path: &str| {

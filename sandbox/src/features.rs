@@ -16,6 +16,7 @@ use crate::landlock;
 use crate::launch::Launcher;
 use crate::outcome::End;
 use crate::request::{Access, Node, SandboxRequest, Weakness};
+use crate::supervise::{DirectoryOrder, Supervision};
 use crate::trial::{self, Trial};
 
 /// Something that sandboxes need of the host, or are better for.
@@ -23,10 +24,22 @@ use crate::trial::{self, Trial};
 pub struct Feature {
     /// What.
     pub name: &'static str,
-    /// The layer that it is, if a request may do without it ([`SandboxRequest::weak`]).
-    pub weakness: Option<Weakness>,
+    /// What needs it.
+    pub need: Need,
     /// Whether it works here.
     pub state: FeatureState,
+}
+
+/// What needs a feature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// Every run.
+    Always,
+    /// Every run whose request does not say that it does without
+    /// ([`SandboxRequest::weak`]).
+    Layer(Weakness),
+    /// Runs that ask for it.
+    Asked,
 }
 
 /// Whether a feature works.
@@ -47,21 +60,21 @@ pub enum FeatureState {
 }
 
 /// Namespaces that are tried each alone, together with a user namespace.
-const NAMESPACES: [(&str, CloneFlags, Option<Weakness>); 7] = [
-    ("mount namespace", CloneFlags::CLONE_NEWNS, None),
-    ("process namespace", CloneFlags::CLONE_NEWPID, None),
-    ("network namespace", CloneFlags::CLONE_NEWNET, None),
-    ("IPC namespace", CloneFlags::CLONE_NEWIPC, None),
-    ("host name namespace", CloneFlags::CLONE_NEWUTS, None),
+const NAMESPACES: [(&str, CloneFlags, Need); 7] = [
+    ("mount namespace", CloneFlags::CLONE_NEWNS, Need::Always),
+    ("process namespace", CloneFlags::CLONE_NEWPID, Need::Always),
+    ("network namespace", CloneFlags::CLONE_NEWNET, Need::Always),
+    ("IPC namespace", CloneFlags::CLONE_NEWIPC, Need::Always),
+    ("host name namespace", CloneFlags::CLONE_NEWUTS, Need::Always),
     (
         "cgroup namespace",
         CloneFlags::CLONE_NEWCGROUP,
-        Some(Weakness::CgroupNamespace),
+        Need::Layer(Weakness::CgroupNamespace),
     ),
     (
         "time namespace",
         CloneFlags::from_bits_retain(nix::libc::CLONE_NEWTIME),
-        Some(Weakness::TimeNamespace),
+        Need::Layer(Weakness::TimeNamespace),
     ),
 ];
 
@@ -71,23 +84,26 @@ const KERNEL: &str = "use Linux 5.12 or later, built with every kind of namespac
 pub fn features(launcher: &Launcher) -> Vec<Feature> {
     let mut features = vec![feature(
         "user namespace",
-        None,
+        Need::Always,
         trial::perform(launcher, Trial::Namespaces(0)),
         blocking_setting,
     )];
-    for (name, flags, weakness) in NAMESPACES {
+    for (name, flags, need) in NAMESPACES {
         let trial = Trial::Namespaces(flags.bits());
-        let remedy = weakness.map_or(KERNEL, Weakness::remedy);
+        let remedy = match need {
+            Need::Layer(weakness) => weakness.remedy(),
+            Need::Always | Need::Asked => KERNEL,
+        };
         features.push(feature(
             name,
-            weakness,
+            need,
             trial::perform(launcher, trial),
             || remedy.to_owned(),
         ));
     }
     features.push(feature(
         "system call filters",
-        None,
+        Need::Always,
         trial::perform(launcher, Trial::Filters),
         || "use a kernel built with `CONFIG_SECCOMP_FILTER`".to_owned(),
     ));
@@ -95,8 +111,13 @@ pub fn features(launcher: &Launcher) -> Vec<Feature> {
     features.push(root_outside(launcher));
     features.push(Feature {
         name: "sandbox",
-        weakness: None,
-        state: whole_sandbox(launcher),
+        need: Need::Always,
+        state: whole_sandbox(launcher, None),
+    });
+    features.push(Feature {
+        name: "supervisor",
+        need: Need::Asked,
+        state: whole_sandbox(launcher, Some(supervision())),
     });
     features
 }
@@ -114,7 +135,7 @@ fn works(note: impl Into<String>) -> FeatureState {
 
 fn feature(
     name: &'static str,
-    weakness: Option<Weakness>,
+    need: Need,
     result: io::Result<()>,
     remedy: impl FnOnce() -> String,
 ) -> Feature {
@@ -124,7 +145,7 @@ fn feature(
     };
     Feature {
         name,
-        weakness,
+        need,
         state,
     }
 }
@@ -133,7 +154,7 @@ fn landlock() -> Feature {
     let remedy = Weakness::Landlock.remedy();
     Feature {
         name: "Landlock",
-        weakness: Some(Weakness::Landlock),
+        need: Need::Layer(Weakness::Landlock),
         state: match landlock::version() {
             Ok(Some(version)) if version >= 6 => works(format!("version {version}")),
             Ok(Some(version)) => works(format!(
@@ -160,7 +181,7 @@ fn root_outside(launcher: &Launcher) -> Feature {
     };
     Feature {
         name: "no root outside",
-        weakness: Some(Weakness::RootOutside),
+        need: Need::Layer(Weakness::RootOutside),
         state,
     }
 }
@@ -189,18 +210,32 @@ fn host_tree() -> Vec<Node> {
     nodes
 }
 
+/// Returns what takes everything that a supervisor does: calls that are answered, and
+/// programs that are rewritten.
+fn supervision() -> Supervision {
+    Supervision {
+        clock_ahead: Some(Duration::from_secs(86_400)),
+        directory_order: Some(DirectoryOrder::Reversed),
+        ..Supervision::default()
+    }
+}
+
 /// Runs a small program in a complete sandbox: namespaces, mounts, filters.
-fn whole_sandbox(launcher: &Launcher) -> FeatureState {
+fn whole_sandbox(launcher: &Launcher, supervision: Option<Supervision>) -> FeatureState {
     let command = ["/bin/sh", "-c", "exit 0"].map(str::to_owned);
     let mut request = SandboxRequest::new(command.to_vec());
     request.nodes = host_tree();
     request.limits.wall = Some(Duration::from_secs(10));
     request.weak = BTreeSet::from(Weakness::ALL);
+    request.supervision = supervision;
     let cancel = match Cancel::new() {
         Ok(cancel) => cancel,
         Err(error) => return missing(error.to_string(), "raise the limit of open files"),
     };
     match launcher.run(&request, &mut |_| {}, &cancel) {
+        Ok(outcome) if outcome.end == End::Exited(0) && request.supervision.is_some() => {
+            works("a shell was told another time than it is")
+        }
         Ok(outcome) if outcome.end == End::Exited(0) && outcome.missing.is_empty() => {
             works("a shell ran in all namespaces, with no privilege and no network")
         }
@@ -224,7 +259,7 @@ fn whole_sandbox(launcher: &Launcher) -> FeatureState {
                 why = format!("{why}: {cause}");
                 source = cause.source();
             }
-            missing(why, blocking_setting())
+            missing(why, error.remedy().unwrap_or_else(blocking_setting))
         }
     }
 }

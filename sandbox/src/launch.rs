@@ -18,7 +18,25 @@ use crate::run::{Ends, Run};
 use crate::server::Server;
 use crate::step::Step;
 use crate::terminal;
-use crate::wire::Report;
+use crate::wire::{DESCRIPTORS, Report};
+
+/// Which of its two streams a program wrote to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Output,
+    /// Standard error.
+    Errors,
+}
+
+/// Where a person types, and where it is told that the terminal's size changed.
+#[derive(Debug, Clone, Copy)]
+pub struct Keyboard<'a> {
+    /// What is typed.
+    pub input: BorrowedFd<'a>,
+    /// Something that can be read from when the size of `input` has changed.
+    pub resized: Option<BorrowedFd<'a>>,
+}
 
 /// Starts sandboxes; clones share one server, which ends with the last of them.
 #[derive(Debug, Clone)]
@@ -53,27 +71,51 @@ impl Launcher {
     ) -> Result<Outcome, SandboxError> {
         request.validate()?;
         let steps = plan::steps(request, Caller::current());
-        self.perform(request, &steps, None, log, cancel)
+        let wiring = Wiring::Together;
+        self.perform(request, &steps, wiring, &mut |_, bytes| log(bytes), cancel)
     }
 
-    /// Runs a request on its terminal to its end, and types what can be read from `input`.
+    /// Runs a request to its end, and keeps what it writes to its two streams apart. In
+    /// which order it wrote to one and the other is not known.
     ///
-    /// The terminal echoes and edits lines as terminals do: set the one that `input` is, if
-    /// it is one, to raw mode.
+    /// # Errors
+    /// [`SandboxError`] when the program did not run; however it ended is an [`Outcome`].
+    pub fn run_apart(
+        &self,
+        request: &SandboxRequest,
+        log: &mut dyn FnMut(Stream, &[u8]),
+        cancel: &Cancel,
+    ) -> Result<Outcome, SandboxError> {
+        request.validate()?;
+        let steps = plan::steps(request, Caller::current());
+        let wiring = match request.terminal {
+            Some(_) => Wiring::Together,
+            None => Wiring::Apart,
+        };
+        self.perform(request, &steps, wiring, log, cancel)
+    }
+
+    /// Runs a request on its terminal to its end, and types what a keyboard gives.
+    ///
+    /// The terminal echoes and edits lines as terminals do: set the one that the keyboard
+    /// is at, if there is one, to raw mode.
     ///
     /// # Errors
     /// [`SandboxError`] when the program did not run; however it ended is an [`Outcome`].
     pub fn converse(
         &self,
         request: &SandboxRequest,
-        input: BorrowedFd<'_>,
+        keyboard: Keyboard<'_>,
         log: &mut dyn FnMut(&[u8]),
         cancel: &Cancel,
     ) -> Result<Outcome, SandboxError> {
         request.validate()?;
         let steps = plan::steps(request, Caller::current());
-        let input = request.terminal.map(|_| input);
-        self.perform(request, &steps, input, log, cancel)
+        let wiring = match request.terminal {
+            Some(_) => Wiring::Keyboard(keyboard),
+            None => Wiring::Together,
+        };
+        self.perform(request, &steps, wiring, &mut |_, bytes| log(bytes), cancel)
     }
 
     /// Returns the executable that becomes the server.
@@ -90,25 +132,28 @@ impl Launcher {
         steps: &[Step],
     ) -> Result<Outcome, SandboxError> {
         let cancel = Cancel::new().map_err(SandboxError::Connection)?;
-        self.perform(request, steps, None, &mut |_| {}, &cancel)
+        self.perform(request, steps, Wiring::Together, &mut |_, _| {}, &cancel)
     }
 
     fn perform(
         &self,
         request: &SandboxRequest,
         steps: &[Step],
-        input: Option<BorrowedFd<'_>>,
-        log: &mut dyn FnMut(&[u8]),
+        wiring: Wiring<'_>,
+        log: &mut dyn FnMut(Stream, &[u8]),
         cancel: &Cancel,
     ) -> Result<Outcome, SandboxError> {
         let started = Instant::now();
-        let line = Line::open(request, input.is_some()).map_err(SandboxError::Connection)?;
+        let line = Line::open(request, wiring).map_err(SandboxError::Connection)?;
+        let output = line.output.1.as_fd();
+        let errors = line.errors.as_ref().map_or(output, |(_, end)| end.as_fd());
         self.ask([
             line.life.0.as_fd(),
             line.status.1.as_fd(),
-            line.log.1.as_fd(),
+            output,
+            errors,
         ])?;
-        let ends = line.keep_ours(input);
+        let ends = line.keep_ours(wiring);
         let mut run = Run::new(ends, &request.limits, started).map_err(SandboxError::Connection)?;
         // A monitor that ended early says why, and does not read on.
         let sent = run.send(steps);
@@ -122,7 +167,7 @@ impl Launcher {
     }
 
     /// Asks the server for a monitor; starts one if there is none, or if it is gone.
-    fn ask(&self, descriptors: [BorrowedFd<'_>; 3]) -> Result<(), SandboxError> {
+    fn ask(&self, descriptors: [BorrowedFd<'_>; DESCRIPTORS]) -> Result<(), SandboxError> {
         let mut server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(server) = server.as_ref()
             && server.ask(descriptors).is_ok()
@@ -140,39 +185,65 @@ impl Launcher {
     }
 }
 
+/// What is at the parent's ends of a program's streams.
+#[derive(Debug, Clone, Copy)]
+enum Wiring<'a> {
+    /// One log.
+    Together,
+    /// Two.
+    Apart,
+    /// Somebody who types.
+    Keyboard(Keyboard<'a>),
+}
+
 type Pipe<Reader> = (Reader, io::PipeWriter);
 
-/// The two ends of the life line, of the status pipe, and of the log.
+/// The parent's end and the program's.
+type Streams = (OwnedFd, OwnedFd);
+
+/// The two ends of the life line, of the status pipe, and of what the program writes to.
 struct Line {
     life: Pipe<io::PipeReader>,
     status: Pipe<io::PipeReader>,
-    /// The parent's end and the program's.
-    log: (OwnedFd, OwnedFd),
+    output: Streams,
+    /// Where it is not the same as for the output.
+    errors: Option<Streams>,
 }
 
 impl Line {
-    fn open(request: &SandboxRequest, converse: bool) -> io::Result<Self> {
-        let log = match request.terminal {
-            Some(terminal) => terminal::open(terminal, converse)?,
-            None => {
-                let (reader, writer) = io::pipe()?;
-                (reader.into(), writer.into())
-            }
+    fn open(request: &SandboxRequest, wiring: Wiring<'_>) -> io::Result<Self> {
+        let pipe = || -> io::Result<Streams> {
+            let (reader, writer) = io::pipe()?;
+            Ok((reader.into(), writer.into()))
         };
         Ok(Self {
             life: io::pipe()?,
             status: io::pipe()?,
-            log,
+            output: match request.terminal {
+                Some(terminal) => {
+                    terminal::open(terminal, matches!(wiring, Wiring::Keyboard(_)))?
+                }
+                None => pipe()?,
+            },
+            errors: match wiring {
+                Wiring::Apart => Some(pipe()?),
+                Wiring::Together | Wiring::Keyboard(_) => None,
+            },
         })
     }
 
     /// Closes the ends that the monitor has now, which must end with it.
-    fn keep_ours(self, input: Option<BorrowedFd<'_>>) -> Ends<'_> {
+    fn keep_ours(self, wiring: Wiring<'_>) -> Ends<'_> {
+        let keyboard = match wiring {
+            Wiring::Keyboard(keyboard) => Some(keyboard),
+            Wiring::Together | Wiring::Apart => None,
+        };
         Ends {
             life: self.life.1,
             status: self.status.0,
-            log: self.log.0.into(),
-            input,
+            output: self.output.0.into(),
+            errors: self.errors.map(|(ours, _)| ours.into()),
+            keyboard,
         }
     }
 }

@@ -10,6 +10,7 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::cancel::Cancel;
+use crate::launch::{Keyboard, Stream};
 use crate::outcome::End;
 use crate::request::Limits;
 use crate::step::Step;
@@ -21,10 +22,15 @@ pub(crate) struct Run<'a> {
     /// Closing it makes the monitor kill everything.
     life: Option<PipeWriter>,
     status: PipeReader,
-    /// The log's pipe, or the parent's end of the terminal.
-    log: Option<File>,
+    /// The pipe of the output, or the parent's end of the terminal.
+    output: Option<File>,
+    /// The pipe of the errors, where they have one of their own.
+    errors: Option<File>,
     /// What is typed into the terminal.
     input: Option<BorrowedFd<'a>>,
+    /// What tells that the size of `input` has changed, with `input` itself, which may end
+    /// before its terminal does.
+    resized: Option<(BorrowedFd<'a>, BorrowedFd<'a>)>,
     limits: Limits,
     started: Instant,
     heard: Instant,
@@ -39,27 +45,36 @@ pub(crate) struct Run<'a> {
 pub(crate) struct Ends<'a> {
     pub life: PipeWriter,
     pub status: PipeReader,
-    pub log: File,
-    pub input: Option<BorrowedFd<'a>>,
+    pub output: File,
+    pub errors: Option<File>,
+    pub keyboard: Option<Keyboard<'a>>,
 }
 
 /// What there is to read.
 struct News {
     status: bool,
-    log: bool,
+    output: bool,
+    errors: bool,
     input: bool,
+    resized: bool,
     cancelled: bool,
 }
 
 impl<'a> Run<'a> {
     pub(crate) fn new(ends: Ends<'a>, limits: &Limits, started: Instant) -> io::Result<Self> {
         sys::set_nonblocking(&ends.status)?;
-        sys::set_nonblocking(&ends.log)?;
+        sys::set_nonblocking(&ends.output)?;
+        if let Some(errors) = &ends.errors {
+            sys::set_nonblocking(errors)?;
+        }
+        let keyboard = ends.keyboard;
         Ok(Self {
             life: Some(ends.life),
             status: ends.status,
-            log: Some(ends.log),
-            input: ends.input,
+            output: Some(ends.output),
+            errors: ends.errors,
+            input: keyboard.map(|keyboard| keyboard.input),
+            resized: keyboard.and_then(|keyboard| Some((keyboard.resized?, keyboard.input))),
             limits: limits.clone(),
             started,
             heard: started,
@@ -100,7 +115,11 @@ impl<'a> Run<'a> {
     }
 
     /// Reads until the monitor has closed its side, which it does when all is dead.
-    pub(crate) fn watch(&mut self, log: &mut dyn FnMut(&[u8]), cancel: &Cancel) -> io::Result<()> {
+    pub(crate) fn watch(
+        &mut self,
+        log: &mut dyn FnMut(Stream, &[u8]),
+        cancel: &Cancel,
+    ) -> io::Result<()> {
         loop {
             let deadline = self.deadline();
             let timeout = deadline.map_or(PollTimeout::NONE, |(at, _)| {
@@ -110,11 +129,17 @@ impl<'a> Run<'a> {
                 PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)
             });
             let news = self.wait_for_news(timeout, cancel)?;
-            if news.log {
-                self.read_log(log)?;
+            if news.output {
+                self.read(Stream::Output, log)?;
+            }
+            if news.errors {
+                self.read(Stream::Errors, log)?;
             }
             if news.input {
                 self.pass_input()?;
+            }
+            if news.resized {
+                self.pass_size()?;
             }
             if news.cancelled {
                 self.kill(End::Cancelled);
@@ -125,8 +150,9 @@ impl<'a> Run<'a> {
                 self.kill(end);
             }
             if news.status && self.read_status()? {
-                // All writers are dead: what is left in the pipe is all there is.
-                return self.read_log(log);
+                // All writers are dead: what is left in the pipes is all there is.
+                self.read(Stream::Output, log)?;
+                return self.read(Stream::Errors, log);
             }
         }
     }
@@ -135,8 +161,10 @@ impl<'a> Run<'a> {
         let running = self.killed.is_none();
         let sources = [
             Some(self.status.as_fd()),
-            self.log.as_ref().map(AsFd::as_fd),
-            self.input.filter(|_| running && self.log.is_some()),
+            self.output.as_ref().map(AsFd::as_fd),
+            self.errors.as_ref().map(AsFd::as_fd),
+            self.input.filter(|_| running && self.output.is_some()),
+            self.resized.map(|(resized, _)| resized),
             running.then(|| cancel.signal()),
         ];
         let mut watched: Vec<PollFd<'_>> = sources
@@ -149,19 +177,21 @@ impl<'a> Run<'a> {
             Err(errno) => return Err(errno.into()),
         }
         let mut answers = watched.iter().map(|fd| fd.any().unwrap_or(false));
-        let [status, log, input, cancelled] =
+        let [status, output, errors, input, resized, cancelled] =
             sources.map(|source| source.is_some() && answers.next().unwrap_or(false));
         Ok(News {
             status,
-            log,
+            output,
+            errors,
             input,
+            resized,
             cancelled,
         })
     }
 
     /// Types what was typed.
     fn pass_input(&mut self) -> io::Result<()> {
-        let (Some(input), Some(terminal)) = (self.input, &mut self.log) else {
+        let (Some(input), Some(terminal)) = (self.input, &mut self.output) else {
             return Ok(());
         };
         let mut block = [0; 1024];
@@ -175,24 +205,52 @@ impl<'a> Run<'a> {
         terminal.write_all(block.get(..count).unwrap_or(&[]))
     }
 
-    /// Takes everything that is in the log's pipe now.
-    fn read_log(&mut self, log: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+    /// Gives the program's terminal the size that the person's has now.
+    fn pass_size(&mut self) -> io::Result<()> {
+        let Some((resized, input)) = self.resized else {
+            return Ok(());
+        };
+        if rustix::io::read(resized, &mut [0; 64])? == 0 {
+            self.resized = None;
+        }
+        if let Some(terminal) = &self.output
+            && rustix::termios::isatty(input)
+        {
+            let size = rustix::termios::tcgetwinsize(input)?;
+            rustix::termios::tcsetwinsize(terminal, size)?;
+        }
+        Ok(())
+    }
+
+    /// Takes everything that was written to a stream and not read yet.
+    fn read(
+        &mut self,
+        stream: Stream,
+        log: &mut dyn FnMut(Stream, &[u8]),
+    ) -> io::Result<()> {
         let mut block = vec![0; 1 << 16];
-        while let Some(pipe) = &mut self.log {
+        loop {
+            let source = match stream {
+                Stream::Output => &mut self.output,
+                Stream::Errors => &mut self.errors,
+            };
+            let Some(pipe) = source else {
+                return Ok(());
+            };
             match pipe.read(&mut block) {
-                Ok(0) => self.log = None,
+                Ok(0) => *source = None,
                 Ok(count) => {
                     self.heard = Instant::now();
                     let room = self.limits.log_bytes.unwrap_or(u64::MAX) - self.log_bytes;
                     let kept = count.min(usize::try_from(room).unwrap_or(usize::MAX));
                     self.log_bytes += kept as u64;
-                    log(block.get(..kept).unwrap_or(&[]));
+                    log(stream, block.get(..kept).unwrap_or(&[]));
                     if kept < count {
                         self.kill(End::LogLimit);
                     }
                 }
                 // No program has the terminal open any more.
-                Err(error) if error.raw_os_error() == Some(libc::EIO) => self.log = None,
+                Err(error) if error.raw_os_error() == Some(libc::EIO) => *source = None,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),

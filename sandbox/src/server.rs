@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use crate::child::CHILD_ARGUMENT;
-use crate::wire::send_descriptors;
+use crate::wire::{DESCRIPTORS, send_descriptors};
 
 /// A server that is running, or was.
 #[derive(Debug)]
@@ -56,8 +56,9 @@ impl Server {
         })
     }
 
-    /// Asks for a monitor that uses a life line, a status pipe and a log.
-    pub(crate) fn ask(&self, descriptors: [BorrowedFd<'_>; 3]) -> io::Result<()> {
+    /// Asks for a monitor that uses a life line, a status pipe, and what output and errors
+    /// are written to.
+    pub(crate) fn ask(&self, descriptors: [BorrowedFd<'_>; DESCRIPTORS]) -> io::Result<()> {
         let socket = self.socket.as_ref().ok_or(io::ErrorKind::NotConnected)?;
         send_descriptors(socket, descriptors)
     }

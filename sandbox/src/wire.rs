@@ -57,8 +57,8 @@ pub(crate) struct Used {
     pub written_bytes: u64,
 }
 
-/// The most descriptors of one message: life line, status and log of a run.
-const DESCRIPTORS: usize = 3;
+/// The most descriptors of one message: life line, status, output and errors of a run.
+pub(crate) const DESCRIPTORS: usize = 4;
 
 /// Sends descriptors, at most [`DESCRIPTORS`] of them.
 pub(crate) fn send_descriptors<const COUNT: usize>(

@@ -4,7 +4,7 @@
 
 mod common;
 
-use kiln_sandbox::{Access, FeatureState, features};
+use kiln_sandbox::{Access, FeatureState, Need, features};
 
 use common::{bind, launcher, printed, shell};
 
@@ -26,11 +26,13 @@ fn what_is_needed_works_here() {
         |feature: &kiln_sandbox::Feature| matches!(feature.state, FeatureState::Works { .. });
     let needed: Vec<&str> = found
         .iter()
-        .filter(|feature| feature.weakness.is_none())
+        .filter(|feature| feature.need == Need::Always)
         .inspect(|feature| assert!(working(feature), "{feature:?}"))
         .map(|feature| feature.name)
         .collect();
     assert_eq!(needed, NEEDED);
+    let supervisor = found.iter().find(|feature| feature.name == "supervisor");
+    assert!(supervisor.is_some_and(working), "{supervisor:?}");
 }
 
 #[test]
@@ -56,6 +58,7 @@ fn nothing_that_makes_namespaces_works_in_a_sandbox() {
         text.contains("sandbox: missing: cannot enter new namespaces"),
         "{text}"
     );
+    assert!(text.contains("supervisor: missing: "), "{text}");
     // Filters can be added to filters, as any build may for its own children.
     assert!(text.contains("system call filters: works"), "{text}");
 }

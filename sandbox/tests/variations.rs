@@ -9,7 +9,7 @@ use std::io::Write;
 use std::os::fd::AsFd;
 
 use kiln_sandbox::{
-    Access, Cancel, Clocks, End, Machine, Node, Release, RequestError, SandboxError,
+    Access, Cancel, Clocks, End, Keyboard, Machine, Node, Release, RequestError, SandboxError, Stream,
     SandboxRequest, Stdin, Terminal,
 };
 
@@ -255,7 +255,10 @@ fn a_conversation() {
     let outcome = launcher()
         .converse(
             &request,
-            reader.as_fd(),
+            Keyboard {
+                input: reader.as_fd(),
+                resized: None,
+            },
             &mut |bytes| log.extend_from_slice(bytes),
             &Cancel::new().unwrap(),
         )
@@ -267,6 +270,84 @@ fn a_conversation() {
         "{text}"
     );
     assert!(text.ends_with("end\r\n"), "{text}");
+}
+
+#[test]
+fn a_terminal_that_changes_its_size() {
+    let mut request =
+        shell("trap 'stty size; exit 0' WINCH; stty size; while :; do sleep 0.05; done");
+    request.terminal = Some(TERMINAL);
+    let person = rustix::pty::openpt(rustix::pty::OpenptFlags::RDWR).unwrap();
+    let (resized, mut tell) = std::io::pipe().unwrap();
+    let keyboard = Keyboard {
+        input: person.as_fd(),
+        resized: Some(resized.as_fd()),
+    };
+    let mut log = Vec::new();
+    let mut told = false;
+    let mut listen = |bytes: &[u8]| {
+        log.extend_from_slice(bytes);
+        if !told && log.ends_with(b"\n") {
+            told = true;
+            let mut size = rustix::termios::tcgetwinsize(&person).unwrap();
+            (size.ws_row, size.ws_col) = (50, 120);
+            rustix::termios::tcsetwinsize(&person, size).unwrap();
+            tell.write_all(b"!").unwrap();
+        }
+    };
+    let cancel = Cancel::new().unwrap();
+    let outcome = launcher()
+        .converse(&request, keyboard, &mut listen, &cancel)
+        .unwrap();
+    assert_eq!(outcome.end, End::Exited(0));
+    let (rows, columns) = (TERMINAL.rows, TERMINAL.columns);
+    let expected = format!("{rows} {columns}\r\n50 120\r\n");
+    assert_eq!(String::from_utf8(log).unwrap(), expected);
+}
+
+#[test]
+fn two_streams() {
+    let script = "for i in 1 2 3; do echo out $i; echo error $i >&2; done; \
+                  head -c 300000 /dev/zero >&2";
+    let mut request = shell(script);
+    let (mut output, mut errors) = (Vec::new(), Vec::new());
+    let mut listen = |stream, bytes: &[u8]| {
+        match stream {
+            Stream::Output => output.extend_from_slice(bytes),
+            Stream::Errors => errors.extend_from_slice(bytes),
+        };
+    };
+    let cancel = Cancel::new().unwrap();
+    let outcome = launcher()
+        .run_apart(&request, &mut listen, &cancel)
+        .unwrap();
+    assert_eq!(outcome.end, End::Exited(0));
+    assert_eq!(output, b"out 1\nout 2\nout 3\n");
+    assert!(errors.starts_with(b"error 1\nerror 2\nerror 3\n\0"));
+    assert_eq!(errors.len(), 24 + 300_000);
+    assert_eq!(outcome.usage.log_bytes, 18 + 24 + 300_000);
+    // The limit is one for both.
+    request.limits.log_bytes = Some(100_000);
+    let outcome = launcher()
+        .run_apart(&request, &mut |_, _| {}, &cancel)
+        .unwrap();
+    assert_eq!(
+        (outcome.end, outcome.usage.log_bytes),
+        (End::LogLimit, 100_000)
+    );
+    // Either can be opened again by its name, also where root asked.
+    request.limits.log_bytes = None;
+    request.command[2] = "echo a > /dev/stdout; echo b > /dev/stderr".to_owned();
+    let mut seen = Vec::new();
+    launcher()
+        .run_apart(
+            &request,
+            &mut |stream, bytes| seen.push((stream, bytes.to_vec())),
+            &cancel,
+        )
+        .unwrap();
+    assert!(seen.contains(&(Stream::Output, b"a\n".to_vec())), "{seen:?}");
+    assert!(seen.contains(&(Stream::Errors, b"b\n".to_vec())), "{seen:?}");
 }
 
 #[test]

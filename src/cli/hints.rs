@@ -245,15 +245,15 @@ pub(super) fn build(
 
 /// Adds what to do about a sandbox that did not come about.
 pub(super) fn with_sandbox_hints(problem: Problem, error: &SandboxError) -> Problem {
-    match error {
-        SandboxError::Forbidden { setting, .. } => problem.hint(setting.clone()),
-        SandboxError::Weaker { missing } => problem.hint(missing.remedy()).hint(format!(
+    let mut problem = problem;
+    problem.hints.extend(error.remedy());
+    if let SandboxError::Weaker { missing } = error {
+        problem = problem.hint(format!(
             "`--weak-sandbox` goes without; what is built so is marked `{}` and is not hermetic for good",
             missing.name()
-        )),
-        _ => problem,
+        ));
     }
-    .hint("`kiln doctor` tests this machine")
+    problem.hint("`kiln doctor` tests this machine")
 }
 
 /// Says why contents are not one image, at the place in the image's file.

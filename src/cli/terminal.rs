@@ -2,8 +2,11 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixStream;
 
-use kiln_sandbox::{Cancel, End, Launcher, Outcome, SandboxError, SandboxRequest, Terminal};
+use kiln_sandbox::{
+    Cancel, End, Keyboard, Launcher, Outcome, SandboxError, SandboxRequest, Stream, Terminal,
+};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
 /// Returns whether a person sits at both ends.
@@ -33,30 +36,47 @@ impl Drop for Raw {
     }
 }
 
-/// Runs a request with the user's terminal, or without one where nobody sits there. What
-/// the program prints goes to standard output.
+/// Runs a request with the user's terminal, or without one where nobody sits there: then
+/// what the program writes to its two streams goes to kiln's own two.
 pub(super) fn attend(
     launcher: &Launcher,
     mut request: SandboxRequest,
     cancel: &Cancel,
 ) -> Result<Outcome, SandboxError> {
-    let mut print = |bytes: &[u8]| {
-        let mut out = io::stdout().lock();
+    let mut print = |stream: Stream, bytes: &[u8]| {
+        let pass = |out: &mut dyn io::Write| out.write_all(bytes).and_then(|()| out.flush());
+        let passed = match stream {
+            Stream::Output => pass(&mut io::stdout().lock()),
+            Stream::Errors => pass(&mut io::stderr().lock()),
+        };
         // A reader that has gone away ends what it read from.
-        if out.write_all(bytes).and_then(|()| out.flush()).is_err() {
+        if passed.is_err() {
             cancel.cancel();
         }
     };
     if !is_interactive() {
-        return launcher.run(&request, &mut print, cancel);
+        return launcher.run_apart(&request, &mut print, cancel);
     }
     let size = tcgetwinsize(io::stdin()).map_err(|errno| SandboxError::Connection(errno.into()))?;
     request.terminal = Some(Terminal {
         rows: size.ws_row,
         columns: size.ws_col,
     });
+    let (resized, tell) = UnixStream::pair().map_err(SandboxError::Connection)?;
+    signal_hook::low_level::pipe::register(signal_hook::consts::SIGWINCH, tell)
+        .map_err(SandboxError::Connection)?;
     let _raw = Raw::enter().map_err(SandboxError::Connection)?;
-    launcher.converse(&request, io::stdin().as_fd(), &mut print, cancel)
+    let stdin = io::stdin();
+    let keyboard = Keyboard {
+        input: stdin.as_fd(),
+        resized: Some(resized.as_fd()),
+    };
+    launcher.converse(
+        &request,
+        keyboard,
+        &mut |bytes| print(Stream::Output, bytes),
+        cancel,
+    )
 }
 
 /// Returns the exit status that a shell would report for an end, or `None` when the

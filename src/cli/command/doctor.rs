@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use kiln_sandbox::{FeatureState, Launcher};
+use kiln_sandbox::{FeatureState, Launcher, Need};
 
 use crate::build::permitted;
 use crate::cli::arguments::Arguments;
@@ -23,9 +23,10 @@ pub(in crate::cli) fn run(arguments: &Arguments, output: &Output) -> Result<Answ
     let mut findings: Vec<Finding> = kiln_sandbox::features(&Launcher::current())
         .into_iter()
         .map(|feature| {
-            let permitted = |hermeticity| {
-                let weakness = feature.weakness.as_ref();
-                weakness.is_some_and(|weakness| permitted(hermeticity).contains(weakness))
+            let permitted = |hermeticity| match feature.need {
+                Need::Always => false,
+                Need::Layer(weakness) => permitted(hermeticity).contains(&weakness),
+                Need::Asked => true,
             };
             let needed = !permitted(Hermeticity::Required);
             let (note, problem) = match feature.state {
