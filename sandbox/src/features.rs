@@ -65,7 +65,11 @@ const NAMESPACES: [(&str, CloneFlags, Need); 7] = [
     ("process namespace", CloneFlags::CLONE_NEWPID, Need::Always),
     ("network namespace", CloneFlags::CLONE_NEWNET, Need::Always),
     ("IPC namespace", CloneFlags::CLONE_NEWIPC, Need::Always),
-    ("host name namespace", CloneFlags::CLONE_NEWUTS, Need::Always),
+    (
+        "host name namespace",
+        CloneFlags::CLONE_NEWUTS,
+        Need::Always,
+    ),
     (
         "cgroup namespace",
         CloneFlags::CLONE_NEWCGROUP,
@@ -94,12 +98,9 @@ pub fn features(launcher: &Launcher) -> Vec<Feature> {
             Need::Layer(weakness) => weakness.remedy(),
             Need::Always | Need::Asked => KERNEL,
         };
-        features.push(feature(
-            name,
-            need,
-            trial::perform(launcher, trial),
-            || remedy.to_owned(),
-        ));
+        features.push(feature(name, need, trial::perform(launcher, trial), || {
+            remedy.to_owned()
+        }));
     }
     features.push(feature(
         "system call filters",
@@ -143,11 +144,7 @@ fn feature(
         Ok(()) => works("made and left"),
         Err(error) => missing(error.to_string(), remedy()),
     };
-    Feature {
-        name,
-        need,
-        state,
-    }
+    Feature { name, need, state }
 }
 
 fn landlock() -> Feature {

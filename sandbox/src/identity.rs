@@ -5,8 +5,8 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use nix::sched::CloneFlags;
-use nix::time::{ClockId, clock_gettime};
 use nix::sys::resource::{Resource as Kernel, getrlimit, setrlimit};
+use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{Gid, Pid, Uid};
 use nix::{libc, unistd};
 use rustix::thread::{
@@ -150,7 +150,11 @@ pub(crate) fn set_clocks(clocks: Clocks) -> io::Result<()> {
     let inherited = std::fs::read_to_string(OFFSETS)?;
     let mut offsets = String::new();
     for (name, clock, wanted) in [
-        ("monotonic", ClockId::CLOCK_MONOTONIC, clocks.monotonic_seconds),
+        (
+            "monotonic",
+            ClockId::CLOCK_MONOTONIC,
+            clocks.monotonic_seconds,
+        ),
         ("boottime", ClockId::CLOCK_BOOTTIME, clocks.boot_seconds),
     ] {
         let now = clock_gettime(clock)?;
@@ -158,7 +162,10 @@ pub(crate) fn set_clocks(clocks: Clocks) -> io::Result<()> {
             .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?
             + i128::from(wanted) * SECOND
             - (i128::from(now.tv_sec()) * SECOND + i128::from(now.tv_nsec()));
-        let (seconds, rest) = (nanoseconds.div_euclid(SECOND), nanoseconds.rem_euclid(SECOND));
+        let (seconds, rest) = (
+            nanoseconds.div_euclid(SECOND),
+            nanoseconds.rem_euclid(SECOND),
+        );
         offsets.push_str(&format!("{name} {seconds} {rest}\n"));
     }
     std::fs::write(OFFSETS, offsets)

@@ -147,12 +147,7 @@ impl Launcher {
         let line = Line::open(request, wiring).map_err(SandboxError::Connection)?;
         let output = line.output.1.as_fd();
         let errors = line.errors.as_ref().map_or(output, |(_, end)| end.as_fd());
-        self.ask([
-            line.life.0.as_fd(),
-            line.status.1.as_fd(),
-            output,
-            errors,
-        ])?;
+        self.ask([line.life.0.as_fd(), line.status.1.as_fd(), output, errors])?;
         let ends = line.keep_ours(wiring);
         let mut run = Run::new(ends, &request.limits, started).map_err(SandboxError::Connection)?;
         // A monitor that ended early says why, and does not read on.
@@ -220,9 +215,7 @@ impl Line {
             life: io::pipe()?,
             status: io::pipe()?,
             output: match request.terminal {
-                Some(terminal) => {
-                    terminal::open(terminal, matches!(wiring, Wiring::Keyboard(_)))?
-                }
+                Some(terminal) => terminal::open(terminal, matches!(wiring, Wiring::Keyboard(_)))?,
                 None => pipe()?,
             },
             errors: match wiring {

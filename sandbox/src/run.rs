@@ -223,11 +223,7 @@ impl<'a> Run<'a> {
     }
 
     /// Takes everything that was written to a stream and not read yet.
-    fn read(
-        &mut self,
-        stream: Stream,
-        log: &mut dyn FnMut(Stream, &[u8]),
-    ) -> io::Result<()> {
+    fn read(&mut self, stream: Stream, log: &mut dyn FnMut(Stream, &[u8])) -> io::Result<()> {
         let mut block = vec![0; 1 << 16];
         loop {
             let source = match stream {
@@ -256,7 +252,6 @@ impl<'a> Run<'a> {
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
     }
 
     /// Takes what the child reported; returns whether it has ended.

@@ -3,22 +3,21 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+mod common;
+
+use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kiln_sandbox::{
-    Access, Cancel, DirectoryOrder, End, KernelName, Launcher, Node, Outcome, RequestError,
-    SandboxError, SandboxRequest, Supervision,
+    Access, Cancel, DirectoryOrder, End, KernelName, Outcome, RequestError, SandboxError,
+    SandboxRequest, Supervision,
 };
+
+use common::{bind, launcher, run_with, shell};
 
 /// More than a year: no test runs for as long.
 const AHEAD: Duration = Duration::from_hours(24 * 400);
-
-fn launcher() -> Launcher {
-    Launcher::new(PathBuf::from(env!("CARGO_BIN_EXE_kiln-sandbox-child")))
-}
 
 /// A directory that the sandbox sees as `/data`, with the test's C program in two forms.
 struct Programs {
@@ -52,32 +51,10 @@ impl Programs {
 
     /// Returns a request that runs a shell script with the host's own `/usr`.
     fn request(&self, script: &str, supervision: Option<Supervision>) -> SandboxRequest {
-        let mut nodes = vec![
-            Node::Bind {
-                path: "/usr".to_owned(),
-                source: "/usr".into(),
-                access: Access::ReadOnly,
-            },
-            Node::Bind {
-                path: "/data".to_owned(),
-                source: self.directory.path().to_owned(),
-                access: Access::ReadWrite,
-            },
-        ];
-        for top in ["bin", "lib", "lib64", "sbin"] {
-            nodes.push(Node::Symlink {
-                path: format!("/{top}"),
-                target: format!("usr/{top}"),
-            });
-        }
-        let command = ["/bin/bash", "-c", script].map(str::to_owned);
-        let mut request = SandboxRequest::new(command.to_vec());
-        request.nodes = nodes;
-        request.environment =
-            BTreeMap::from([("PATH".to_owned(), "/usr/bin:/usr/sbin".to_owned())]);
-        "/tmp".clone_into(&mut request.working_directory);
-        // The watchdog: a run that hangs ends with `End::WallLimit`.
-        request.limits.wall = Some(Duration::from_mins(1));
+        // `shell` sets a watchdog: a run that hangs ends with `End::WallLimit`.
+        let mut request = shell(script);
+        let data = self.directory.path();
+        request.nodes.push(bind("/data", data, Access::ReadWrite));
         request.supervision = supervision;
         request
     }
@@ -96,15 +73,7 @@ impl Programs {
 }
 
 fn run_request(request: &SandboxRequest) -> (Outcome, String) {
-    let mut log = Vec::new();
-    let outcome = launcher()
-        .run(
-            request,
-            &mut |bytes| log.extend_from_slice(bytes),
-            &Cancel::new().unwrap(),
-        )
-        .unwrap_or_else(|error| panic!("{error:?}"));
-    (outcome, String::from_utf8_lossy(&log).into_owned())
+    run_with(&launcher(), request)
 }
 
 fn ahead() -> Option<Supervision> {

@@ -9,8 +9,8 @@ use std::io::Write;
 use std::os::fd::AsFd;
 
 use kiln_sandbox::{
-    Access, Cancel, Clocks, End, Keyboard, Machine, Node, Release, RequestError, SandboxError, Stream,
-    SandboxRequest, Stdin, Terminal,
+    Access, Cancel, Clocks, End, Keyboard, Machine, Node, Release, RequestError, SandboxError,
+    SandboxRequest, Stdin, Stream, Terminal,
 };
 
 use common::{bind, compile, launcher, printed, run_with, shell};
@@ -346,8 +346,14 @@ fn two_streams() {
             &cancel,
         )
         .unwrap();
-    assert!(seen.contains(&(Stream::Output, b"a\n".to_vec())), "{seen:?}");
-    assert!(seen.contains(&(Stream::Errors, b"b\n".to_vec())), "{seen:?}");
+    assert!(
+        seen.contains(&(Stream::Output, b"a\n".to_vec())),
+        "{seen:?}"
+    );
+    assert!(
+        seen.contains(&(Stream::Errors, b"b\n".to_vec())),
+        "{seen:?}"
+    );
 }
 
 #[test]

@@ -71,7 +71,12 @@ impl Builder<'_> {
         if scratch.is_some() {
             world.lay_out(&additions)?;
         }
-        let mut request = world.request(&additions, &Limits::default(), &conditions, self.hermeticity)?;
+        let mut request = world.request(
+            &additions,
+            &Limits::default(),
+            &conditions,
+            self.hermeticity,
+        )?;
         (request.limits.wall, request.limits.silence) = (None, None);
         request.limits.log_bytes = None;
         let script = script(&before, command);

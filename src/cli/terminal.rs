@@ -1,6 +1,6 @@
 //! The user's own terminal, while a program in a sandbox has the word.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 

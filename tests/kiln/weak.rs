@@ -41,8 +41,14 @@ fn what_is_missing_is_named_and_nothing_is_built() {
     assert!(!world.kiln(&["store", "ls"]).stdout.contains("good"));
     let doctor = weakly(&world, &["doctor"]);
     assert_eq!(doctor.status, 1, "{doctor:?}");
-    assert!(doctor.stdout.contains("missing  time namespace: "), "{doctor:?}");
-    assert!(doctor.stdout.contains("with `--weak-sandbox`"), "{doctor:?}");
+    assert!(
+        doctor.stdout.contains("missing  time namespace: "),
+        "{doctor:?}"
+    );
+    assert!(
+        doctor.stdout.contains("with `--weak-sandbox`"),
+        "{doctor:?}"
+    );
     for command in ["shell", "run"] {
         let rest: &[&str] = match command {
             "shell" => &["shell", "tools/good", "-c", "true"],
@@ -52,7 +58,10 @@ fn what_is_missing_is_named_and_nothing_is_built() {
         world.build("tools/tool");
         let run = weakly(&world, rest);
         assert_eq!(run.status, 2, "{run:?}");
-        assert!(run.stderr.contains("does not provide a time namespace"), "{run:?}");
+        assert!(
+            run.stderr.contains("does not provide a time namespace"),
+            "{run:?}"
+        );
     }
 }
 
@@ -60,7 +69,12 @@ fn what_is_missing_is_named_and_nothing_is_built() {
 fn root_that_stays_root_is_refused_too() {
     let world = World::new();
     let mut command = Command::new("unshare");
-    command.args(["--user", "--map-root-user", env!("CARGO_BIN_EXE_kiln")]);
+    command.args([
+        "--user",
+        "--map-root-user",
+        "--mount",
+        env!("CARGO_BIN_EXE_kiln"),
+    ]);
     let run = world.run(&mut world.in_world(command, &["build", "tools/good"]));
     assert_eq!(run.status, 2, "{run:?}");
     assert!(
@@ -83,14 +97,21 @@ fn what_is_built_weakly_is_marked_and_counts_only_when_asked_for() {
     let path = output["path"].as_str().unwrap().to_owned();
     let shown = world.kiln(&["show", &path]);
     assert!(
-        shown.stdout.contains(", not hermetic: without time-namespace\n"),
+        shown
+            .stdout
+            .contains(", not hermetic: without time-namespace\n"),
         "{shown:?}"
     );
     // Found where asked for, on any host, and said again; not otherwise.
     let again = world.kiln(&["build", "--weak-sandbox", "--json", "tools/good"]);
     assert_eq!(json(&again)["outputs"][0]["built"], false, "{again:?}");
     assert!(again.stderr.contains(MARK), "{again:?}");
-    assert_eq!(world.kiln(&["closure", "--weak-sandbox", "tools/good"]).status, 0);
+    assert_eq!(
+        world
+            .kiln(&["closure", "--weak-sandbox", "tools/good"])
+            .status,
+        0
+    );
     let unknown = world.kiln(&["closure", "tools/good"]);
     assert!(unknown.stderr.contains("has not been built"), "{unknown:?}");
     // A whole sandbox builds it again and its result takes the place of the other.
@@ -143,15 +164,26 @@ fn what_is_weak_is_never_proved() {
     world.build("tools/good");
     let refused = weakly(&world, &["prove", "tools/good"]);
     assert_eq!(refused.status, 2, "{refused:?}");
-    assert!(refused.stderr.contains("does not provide a time namespace"), "{refused:?}");
+    assert!(
+        refused.stderr.contains("does not provide a time namespace"),
+        "{refused:?}"
+    );
     let rebuild = weakly(&world, &["prove", "--weak-sandbox", "--json", "tools/good"]);
     let document = json(&rebuild);
     assert_eq!((rebuild.status, &document["hermetic"]), (1, &false.into()));
-    let varied = document["actions"][0]["variations"].as_str().unwrap().to_owned();
+    let varied = document["actions"][0]["variations"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     assert!(!varied.contains("uptime"), "{varied}");
     let other = World::new();
     weakly(&other, &["build", "--weak-sandbox", "tools/good"]);
-    assert_eq!(other.kiln(&["prove", "--weak-sandbox", "tools/good"]).status, 1);
+    assert_eq!(
+        other
+            .kiln(&["prove", "--weak-sandbox", "tools/good"])
+            .status,
+        1
+    );
     let proved = other.kiln(&["prove", "tools/good"]);
     assert_eq!(proved.status, 0, "{proved:?}");
 }
@@ -162,7 +194,14 @@ fn an_export_carries_objects_and_no_word_of_how_they_were_made() {
     weakly(&world, &["build", "--weak-sandbox", "tools/good"]);
     let stream = world.path().join("stream");
     let stream = stream.to_str().unwrap();
-    let exported = world.kiln(&["store", "export", "--weak-sandbox", "tools/good", "-o", stream]);
+    let exported = world.kiln(&[
+        "store",
+        "export",
+        "--weak-sandbox",
+        "tools/good",
+        "-o",
+        stream,
+    ]);
     assert_eq!(exported.status, 0, "{exported:?}");
     let other = World::new();
     let imported = other.kiln(&["store", "import", stream]);

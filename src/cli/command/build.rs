@@ -48,7 +48,8 @@ pub(in crate::cli) fn run(
             && let Some(action) = realised.action_digest(step)
             && let Some(outputs) = realised.outputs(step)
         {
-            let needed = graph.needed_by(&BTreeSet::from([step]));
+            let mut needed = graph.needed_by(&BTreeSet::from([step]));
+            needed.insert(step);
             let package = KnownPackage {
                 action,
                 outputs: outputs.clone(),

@@ -33,7 +33,9 @@ pub(in crate::cli) fn run(arguments: &Arguments, output: &Output) -> Result<Answ
                 FeatureState::Works { note } => (note, None),
                 FeatureState::Missing { why, remedy } => {
                     let remedy = if needed && permitted(Hermeticity::Waived) {
-                        format!("{remedy}; or go without, and not hermetically, with `--weak-sandbox`")
+                        format!(
+                            "{remedy}; or go without, and not hermetically, with `--weak-sandbox`"
+                        )
                     } else {
                         remedy
                     };

@@ -90,11 +90,13 @@ pub(in crate::cli) fn run(
         } else {
             Existing::ReplaceOwn
         };
-        let mut document =
-            deliver(session, name, &made, &targets, existing, checked.as_deref())?;
+        let mut document = deliver(session, name, &made, &targets, existing, checked.as_deref())?;
         if let Some(members) = document.as_object_mut() {
             members.insert("hermetic".to_owned(), json!(lacking.is_hermetic()));
-            members.insert("lacking".to_owned(), json!(lacking.names().collect::<Vec<_>>()));
+            members.insert(
+                "lacking".to_owned(),
+                json!(lacking.names().collect::<Vec<_>>()),
+            );
         }
         documents.push(document);
     }

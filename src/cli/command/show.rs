@@ -130,9 +130,9 @@ fn object(
         } else {
             format!(", not hermetic: {}", without(lacking))
         };
-        session
-            .output
-            .line(&format!("{word}: output `{output}` of action {action}{weak}"));
+        session.output.line(&format!(
+            "{word}: output `{output}` of action {action}{weak}"
+        ));
     }
     Ok(Answer::Yes)
 }
