@@ -73,7 +73,7 @@ fn outside() -> Cost {
         .unwrap();
     let wall = started.elapsed();
     assert!(status.success(), "outside");
-    (wall, used() - before)
+    (wall, used().checked_sub(before).unwrap())
 }
 
 fn inside(launcher: &Launcher) -> Cost {

@@ -311,11 +311,9 @@ fn two_streams() {
                   head -c 300000 /dev/zero >&2";
     let mut request = shell(script);
     let (mut output, mut errors) = (Vec::new(), Vec::new());
-    let mut listen = |stream, bytes: &[u8]| {
-        match stream {
-            Stream::Output => output.extend_from_slice(bytes),
-            Stream::Errors => errors.extend_from_slice(bytes),
-        };
+    let mut listen = |stream, bytes: &[u8]| match stream {
+        Stream::Output => output.extend_from_slice(bytes),
+        Stream::Errors => errors.extend_from_slice(bytes),
     };
     let cancel = Cancel::new().unwrap();
     let outcome = launcher()

@@ -49,6 +49,9 @@ impl fmt::Display for Cause {
     }
 }
 
+/// Whether a rebuild gives other bytes; nothing where that cannot be said.
+pub(super) type Differs<E> = Result<Option<bool>, E>;
+
 /// Searches among variations that make a difference together. `differs` rebuilds under
 /// some of them, and says whether the bytes are others; nothing where it cannot say.
 ///
@@ -59,7 +62,7 @@ impl fmt::Display for Cause {
 /// Those of `differs`.
 pub(super) fn search<E>(
     varied: &BTreeSet<Variation>,
-    differs: &mut dyn FnMut(&BTreeSet<Variation>) -> Result<Option<bool>, E>,
+    differs: &mut dyn FnMut(&BTreeSet<Variation>) -> Differs<E>,
 ) -> Result<Option<Cause>, E> {
     match differs(&BTreeSet::new())? {
         None => return Ok(None),
