@@ -12,7 +12,7 @@ use kiln::closure::{self, Graph};
 use kiln::hash::{BlobDigest, ObjectDigest, RelPath, StorePath, json};
 use kiln::image::layer;
 use kiln::listing::{Entry, Listing};
-use kiln::projection::LayerPlan;
+use kiln::projection::{LayerPlan, Placed};
 use kiln::store::{Store, plan_tree};
 use kiln::tree::{TreeRoot, Wanted, facts, scan};
 
@@ -171,13 +171,18 @@ fn content_facts(bencher: Bencher<'_, '_>) {
         .bench(|| facts::extract(black_box(&own)));
 }
 
-/// The tar of a layer with its SHA-256.
+/// The tar of a layer.
 #[divan::bench]
 fn write_layer(bencher: Bencher<'_, '_>) {
     let listing = listing();
     let mut plan = LayerPlan::new("layer");
     for (path, entry) in listing.iter() {
-        plan.insert(path, entry.clone(), 0o444);
+        let placed = Placed {
+            entry: entry.clone(),
+            mode: 0o444,
+            ..Placed::directory()
+        };
+        plan.insert(path, placed);
     }
     let zeros = vec![0; LENGTH];
     bencher

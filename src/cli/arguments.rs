@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
+
+use crate::derivation::Compression;
 
 /// Builds software from source in sealed sandboxes, and images that hold only what was
 /// declared.
@@ -214,6 +217,12 @@ fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(*factor)
 }
 
+/// Takes the names of compressions, which completions offer.
+fn compression() -> impl TypedValueParser<Value = Compression> {
+    let names = Compression::NAMES.map(|(name, _)| name);
+    PossibleValuesParser::new(names).map(|name| Compression::named(&name).unwrap_or_default())
+}
+
 fn size(text: &str) -> Result<u64, String> {
     const UNITS: [(&str, u64); 9] = [
         ("", 1),
@@ -298,6 +307,14 @@ pub struct ImageArguments {
     /// `docker-archive:FILE[:NAME:TAG]` [default: an OCI layout in the store]
     #[arg(short, long, value_name = "TARGET")]
     pub output: Vec<String>,
+
+    /// How layers are encoded [default: as the image says]
+    #[arg(long, value_name = "ENCODING", value_parser = compression())]
+    pub compression: Option<Compression>,
+
+    /// Say what was taken of each object and why, and what was left behind
+    #[arg(long)]
+    pub explain: bool,
 
     /// Let an archive replace a file that kiln did not write
     #[arg(long)]

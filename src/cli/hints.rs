@@ -306,7 +306,7 @@ pub(super) fn projection(error: &ProjectionError, definition: &Definition) -> Fa
             definition
                 .problem(span, error.to_string())
                 .because(places.join("; "))
-                .hint("choose only `files` that name nothing, or build the package so that it does not")
+                .hint("take `layout = \"store\"`, or choose only `files` that name nothing")
         }
         ProjectionError::Conflict { second, .. } => {
             let span = image
@@ -317,6 +317,13 @@ pub(super) fn projection(error: &ProjectionError, definition: &Definition) -> Fa
             definition
                 .problem(span, error.to_string())
                 .hint("choose `files` of one of them, or put one elsewhere with `to`")
+        }
+        ProjectionError::NothingOwned(path) => definition
+            .problem(path.range(), error.to_string())
+            .hint("a path that ends with `/` means what lies below it"),
+        ProjectionError::Path(_) => {
+            let problem = Problem::from_error(error);
+            return problem.hint("put the content elsewhere with `to`").into();
         }
     };
     Failure::Diagnostics(vec![diagnostic])

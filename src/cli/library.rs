@@ -62,6 +62,45 @@ impl Files {
         }
     }
 
+    /// Returns whether what lies beside a package's derivation file is a file.
+    pub(super) fn is_file(&self, package: &PackageName, path: &RelPath) -> bool {
+        match self.place(package) {
+            Place::Project(directory, name) => {
+                let file = directory.join(name);
+                let parent = file.parent().unwrap_or(&directory);
+                parent.join(path.as_str()).is_file()
+            }
+            Place::Standard(name) => STANDARD.get_file(beside(&name, path)).is_some(),
+        }
+    }
+
+    /// Reads a text that lies beside a package's derivation file; `None` if it is not there.
+    pub(super) fn read_beside(
+        &self,
+        package: &PackageName,
+        path: &RelPath,
+    ) -> Result<Option<SourceFile>, String> {
+        let (shown, text) = match self.place(package) {
+            Place::Project(directory, name) => {
+                let file = directory.join(name);
+                let file = file.parent().unwrap_or(&directory).join(path.as_str());
+                (shorten(&file), read_file(&file)?)
+            }
+            Place::Standard(name) => {
+                let at = beside(&name, path);
+                let file = STANDARD.get_file(&at);
+                let text = file.map(|file| file.contents_utf8().ok_or("it is not UTF-8"));
+                let text = text.transpose()?.map(str::to_owned);
+                (format!("<std>/{at}"), text)
+            }
+        };
+        Ok(text.map(|text| SourceFile {
+            package: package.clone(),
+            shown,
+            text,
+        }))
+    }
+
     /// Returns where a name leads. Without a project, every name means the standard set.
     fn place(&self, package: &PackageName) -> Place {
         let text = package.as_str();
@@ -183,21 +222,29 @@ impl Trees for Files {
             Place::Project(directory, name) => {
                 let file = directory.join(name);
                 let from = file.parent().unwrap_or(&directory).join(path.as_str());
+                if from.is_file() {
+                    return copy_file(&from, into);
+                }
                 if !from.is_dir() {
                     return Err(FetchError::Tree {
                         path: from,
-                        problem: "is not a directory".to_owned(),
+                        problem: "is not there".to_owned(),
                     });
                 }
                 worktree::copy_tree(&from, into, worktree::Select::NotIgnored)
             }
             Place::Standard(name) => {
-                let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
-                let at = if folder.is_empty() {
-                    path.to_string()
-                } else {
-                    format!("{folder}/{path}")
-                };
+                let at = beside(&name, path);
+                if let Some(file) = STANDARD.get_file(&at) {
+                    let to = into.join(path.file_name());
+                    return std::fs::write(&to, file.contents()).map_err(|source| {
+                        FetchError::Access {
+                            operation: "write",
+                            path: to,
+                            source,
+                        }
+                    });
+                }
                 let directory = STANDARD.get_dir(&at).ok_or_else(|| FetchError::Tree {
                     path: PathBuf::from(format!("<std>/{at}")),
                     problem: "is not in the standard set".to_owned(),
@@ -206,6 +253,25 @@ impl Trees for Files {
             }
         }
     }
+}
+
+/// Returns where a path beside a file of the standard set is.
+fn beside(name: &str, path: &RelPath) -> String {
+    match name.rsplit_once('/') {
+        Some((folder, _)) => format!("{folder}/{path}"),
+        None => path.to_string(),
+    }
+}
+
+/// Copies a file into a directory.
+fn copy_file(from: &Path, into: &Path) -> Result<(), FetchError> {
+    let name = from.file_name().unwrap_or_default();
+    let copied = std::fs::copy(from, into.join(name));
+    copied.map(drop).map_err(|source| FetchError::Access {
+        operation: "read",
+        path: from.to_owned(),
+        source,
+    })
 }
 
 fn write_out(directory: &Dir<'_>, top: &Path, into: &Path) -> Result<(), FetchError> {

@@ -42,8 +42,21 @@ impl<'a, 'p> Fields<'a, 'p> {
         self.span.clone()
     }
 
+    /// Returns where a key's value stands; the table's own place where there is none.
+    pub fn span_of(&self, key: &str) -> Span {
+        self.table
+            .get(key)
+            .map_or_else(|| self.span(), toml::Spanned::span)
+    }
+
     pub fn has(&self, key: &str) -> bool {
         self.table.contains_key(key)
+    }
+
+    /// Returns whether a key holds a text.
+    pub fn is_text(&self, key: &str) -> bool {
+        let value = self.table.get(key).map(toml::Spanned::get_ref);
+        matches!(value, Some(DeValue::String(_)))
     }
 
     /// Reports a problem and goes on.

@@ -1,19 +1,39 @@
-//! Reading `[image]`.
+//! What `[image]` declares.
+
+mod accounts;
+mod layers;
+mod read;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::Duration;
 
-use super::diagnostic::{Diagnostic, Spanned};
-use super::fields::Fields;
-use super::policy::{Absolute, Exception, read_exception};
+use super::diagnostic::Spanned;
+use super::policy::{Exception, PathPattern};
 use crate::hash::{PackageName, RelPath};
+
+pub use accounts::{Group, User};
+pub use layers::{LayerPlanFile, PlannedLayer, parse_layer_plan};
+pub(super) use read::read_image;
 
 /// An image as declared.
 #[derive(Debug, Clone)]
 pub struct Image {
+    /// What it runs on.
+    pub platform: Platform,
     /// How files are laid out.
     pub layout: Layout,
-    /// What is in it, in order.
+    /// The packages in it, in order; those that a part stands for come last.
     pub contents: Vec<Content>,
+    /// Files that come from no package, by their place.
+    pub files: BTreeMap<RelPath, OwnFile>,
+    /// Users, in order.
+    pub users: Vec<User>,
+    /// Groups, in order.
+    pub groups: Vec<Group>,
+    /// Whose files are, and what may be done with them; of several rules for one path,
+    /// the last counts.
+    pub ownership: Vec<Ownership>,
     /// The program and the arguments that are always given.
     pub entrypoint: Vec<String>,
     /// Arguments that a user may replace.
@@ -28,14 +48,57 @@ pub struct Image {
     pub ports: BTreeSet<String>,
     /// Labels of the configuration.
     pub labels: BTreeMap<String, String>,
+    /// The signal that asks the program to end; `None` for the engine's default.
+    pub stop_signal: Option<String>,
+    /// How an engine finds out whether the program works.
+    pub health_check: Option<HealthCheck>,
     /// Directories that the program may write to.
     pub writable: BTreeSet<RelPath>,
+    /// How the layers are cut.
+    pub layers: Layers,
+    /// How the layers are encoded.
+    pub compression: Compression,
     /// The policy, as written.
     pub policy: Spanned<PackageName>,
     /// Every file that may be executed, as absolute paths.
     pub executables: BTreeSet<RelPath>,
+    /// Packages of which every file may be executed, as written.
+    pub executable_packages: Vec<Spanned<PackageName>>,
     /// Findings that are waived.
     pub exceptions: Vec<Exception>,
+}
+
+/// What an image runs on, in Go's words, as OCI has them.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Platform {
+    /// The processor: `amd64`.
+    pub architecture: String,
+    /// A kind of that processor: `v7`.
+    pub variant: Option<String>,
+}
+
+impl Platform {
+    /// The operating system of every image.
+    pub const OS: &'static str = "linux";
+}
+
+impl Default for Platform {
+    fn default() -> Self {
+        Self {
+            architecture: "amd64".to_owned(),
+            variant: None,
+        }
+    }
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", Self::OS, self.architecture)?;
+        match &self.variant {
+            Some(variant) => write!(f, "/{variant}"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// How files are laid out.
@@ -43,6 +106,8 @@ pub struct Image {
 pub enum Layout {
     /// At ordinary paths; nothing may need a store path.
     Flat,
+    /// Below `/kiln/store`, with links at the ordinary paths.
+    Store,
 }
 
 /// A package, or parts of one, in an image.
@@ -50,129 +115,93 @@ pub enum Layout {
 pub struct Content {
     /// The package, as written.
     pub package: Spanned<PackageName>,
-    /// The files and directories that are taken; `None` for all.
+    /// The files and directories that are taken; `None` for all that a program may need
+    /// at run time.
     pub files: Option<Vec<Spanned<RelPath>>>,
     /// Where they are put; `None` for `/`.
     pub to: Option<RelPath>,
+    /// Kinds of files that are taken though no program needs them at run time.
+    pub keep: BTreeSet<String>,
 }
 
-pub(super) fn read_image(fields: &mut Fields<'_, '_>) -> Option<Image> {
-    fields.table("image", |f| {
-        let layout = f.text("layout");
-        if let Some(layout) = &layout
-            && layout.value != "flat"
-        {
-            let file = f.file;
-            f.report(
-                Diagnostic::new(
-                    file,
-                    layout.range(),
-                    format!("`{}` is not a layout", layout.value),
-                )
-                .hint("the only layout is `flat`"),
-            );
-        }
-        let contents = f.list("contents", read_content);
-        if contents.is_empty() {
-            f.problem(f.span(), "the image has no `[[image.contents]]`");
-        }
-        let policy = f.required("policy");
-        let policy = f.parsed::<PackageName>(policy);
-        let working_directory = f
-            .text("working-directory")
-            .map_or_else(|| "/".to_owned(), |text| text.value);
-        Some(Image {
-            layout: Layout::Flat,
-            contents,
-            entrypoint: plain(f.texts("entrypoint")),
-            command: plain(f.texts("command")),
-            user: read_user(f).unwrap_or((65534, 65534)),
-            environment: plain_map(f.text_map("environment")),
-            working_directory,
-            ports: read_ports(f),
-            labels: plain_map(f.text_map("labels")),
-            writable: absolute(f, "writable"),
-            executables: absolute(f, "executables"),
-            exceptions: f.list("exceptions", read_exception),
-            policy: policy?,
-        })
-    })
+/// A file or directory that comes from no package.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OwnFile {
+    /// A text that stands in the image's file, or that a part writes.
+    Text {
+        /// The content.
+        text: String,
+        /// Whether it may be executed.
+        executable: bool,
+    },
+    /// A file or directory beside the image's file.
+    Source(Spanned<RelPath>),
 }
 
-fn plain(texts: Vec<Spanned<String>>) -> Vec<String> {
-    texts.into_iter().map(|text| text.value).collect()
+/// Whose files are, and what may be done with them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ownership {
+    /// Which files.
+    pub paths: Spanned<PathPattern>,
+    /// User and group; `None` to leave them.
+    pub owner: Option<(u32, u32)>,
+    /// Permission bits of files and links' targets; `None` to leave them.
+    pub mode: Option<u32>,
+    /// Permission bits of directories; `None` to leave them.
+    pub directory_mode: Option<u32>,
 }
 
-fn plain_map(map: BTreeMap<String, Spanned<String>>) -> BTreeMap<String, String> {
-    map.into_iter()
-        .map(|(key, text)| (key, text.value))
-        .collect()
+/// How an engine finds out whether the program works.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// The program and its arguments; it says no by an exit status that is not 0.
+    pub command: Vec<String>,
+    /// Time between two checks; `None` for the engine's default, as below.
+    pub interval: Option<Duration>,
+    /// After which a check has failed.
+    pub timeout: Option<Duration>,
+    /// During which failures do not count.
+    pub start_period: Option<Duration>,
+    /// Failures in a row that count.
+    pub retries: Option<u32>,
 }
 
-fn absolute(fields: &mut Fields<'_, '_>, key: &'static str) -> BTreeSet<RelPath> {
-    fields
-        .parsed_texts::<Absolute>(key)
-        .into_iter()
-        .map(|path| path.value.0)
-        .collect()
+/// How layers are cut.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Layers {
+    /// At most so many, by kiln's own plan.
+    Budget(usize),
+    /// As a file beside the image's file says.
+    Plan(Spanned<RelPath>),
 }
 
-fn read_user(fields: &mut Fields<'_, '_>) -> Option<(u32, u32)> {
-    let text = fields.text("user")?;
-    let ids = text
-        .value
-        .split_once(':')
-        .and_then(|(user, group)| Some((user.parse::<u32>().ok()?, group.parse::<u32>().ok()?)));
-    if ids.is_none() {
-        let file = fields.file;
-        fields.report(
-            Diagnostic::new(
-                file,
-                text.range(),
-                format!("`{}` is not a user", text.value),
-            )
-            .hint("write numbers, user and group: `65534:65534`"),
-        );
+/// Most layers where the image says nothing: engines take 127, and each costs a request.
+pub const DEFAULT_BUDGET: usize = 32;
+
+/// How layers are encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Compression {
+    /// Not at all: the bytes depend on no encoder.
+    #[default]
+    None,
+    /// For engines that know nothing newer.
+    Gzip,
+    /// Smaller and faster than gzip.
+    Zstd,
+}
+
+impl Compression {
+    /// Its names, as they stand in files and on the command line.
+    pub const NAMES: [(&'static str, Self); 3] = [
+        ("none", Self::None),
+        ("gzip", Self::Gzip),
+        ("zstd", Self::Zstd),
+    ];
+
+    /// Returns the encoding of a name.
+    pub fn named(text: &str) -> Option<Self> {
+        Self::NAMES
+            .into_iter()
+            .find_map(|(name, compression)| (name == text).then_some(compression))
     }
-    ids
-}
-
-fn read_ports(fields: &mut Fields<'_, '_>) -> BTreeSet<String> {
-    let mut ports = BTreeSet::new();
-    for text in fields.texts("ports") {
-        let good = text.value.split_once('/').is_some_and(|(port, protocol)| {
-            port.parse::<u16>().is_ok_and(|port| port > 0) && ["tcp", "udp"].contains(&protocol)
-        });
-        if good {
-            ports.insert(text.value);
-        } else {
-            let file = fields.file;
-            fields.report(
-                Diagnostic::new(
-                    file,
-                    text.range(),
-                    format!("`{}` is not a port", text.value),
-                )
-                .hint("write the number and the protocol: `8080/tcp`"),
-            );
-        }
-    }
-    ports
-}
-
-fn read_content(fields: &mut Fields<'_, '_>) -> Option<Content> {
-    let package = fields.required("package");
-    let package = fields.parsed::<PackageName>(package);
-    let files = fields
-        .has("files")
-        .then(|| fields.parsed_texts::<RelPath>("files"));
-    let to = match fields.text("to") {
-        Some(text) if text.value == "/" => None,
-        other => fields.parsed::<Absolute>(other).map(|path| path.value.0),
-    };
-    Some(Content {
-        package: package?,
-        files,
-        to,
-    })
 }

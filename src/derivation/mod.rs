@@ -23,7 +23,10 @@ pub use definition::{
     Phases, Recipe, Source, Test,
 };
 pub use diagnostic::{Diagnostic, SourceFile, Span, Spanned, nearest};
-pub use image::{Content, Image, Layout};
+pub use image::{
+    Compression, Content, DEFAULT_BUDGET, Group, HealthCheck, Image, LayerPlanFile, Layers, Layout,
+    OwnFile, Ownership, PlannedLayer, Platform, User, parse_layer_plan,
+};
 pub use phases::variable;
 pub use policy::{Demand, Exception, Parameters, PathPattern, Policy, built_in, resolve_policy};
 pub use read::{MAX_FILE, parse};

@@ -109,7 +109,7 @@ fn split_number(text: &str) -> Option<(u64, &str)> {
     number.parse().ok().map(|number| (number, unit.trim()))
 }
 
-fn duration(fields: &mut Fields<'_, '_>, text: &Spanned<String>) -> Option<Duration> {
+pub(super) fn duration(fields: &mut Fields<'_, '_>, text: &Spanned<String>) -> Option<Duration> {
     let seconds = split_number(&text.value).and_then(|(number, unit)| match unit {
         "s" => Some(number),
         "m" => number.checked_mul(60),

@@ -16,11 +16,22 @@ pub const MAX_FILE: usize = 1 << 20;
 /// # Errors
 /// Every problem that the file has, in the order of its lines.
 pub fn parse(file: &Arc<SourceFile>) -> Result<Definition, Vec<Diagnostic>> {
+    read_table(file, read_definition)
+}
+
+/// Reads a TOML file's table, whatever it holds.
+///
+/// # Errors
+/// Every problem that the file has, in the order of its lines.
+pub(super) fn read_table<T>(
+    file: &Arc<SourceFile>,
+    read: impl FnOnce(&mut Fields<'_, '_>) -> Option<T>,
+) -> Result<T, Vec<Diagnostic>> {
     let mut problems = Vec::new();
-    let definition = read(file, &mut problems);
+    let value = read_toml(file, &mut problems, read);
     problems.sort_by_key(|problem| (problem.span.start, problem.span.end));
-    match definition {
-        Some(definition) if problems.is_empty() => Ok(definition),
+    match value {
+        Some(value) if problems.is_empty() => Ok(value),
         _ if problems.is_empty() => Err(vec![Diagnostic::new(
             file,
             0..0,
@@ -30,7 +41,11 @@ pub fn parse(file: &Arc<SourceFile>) -> Result<Definition, Vec<Diagnostic>> {
     }
 }
 
-fn read(file: &Arc<SourceFile>, problems: &mut Vec<Diagnostic>) -> Option<Definition> {
+fn read_toml<T>(
+    file: &Arc<SourceFile>,
+    problems: &mut Vec<Diagnostic>,
+    read: impl FnOnce(&mut Fields<'_, '_>) -> Option<T>,
+) -> Option<T> {
     if file.text.len() > MAX_FILE {
         problems.push(
             Diagnostic::new(
@@ -56,7 +71,9 @@ fn read(file: &Arc<SourceFile>, problems: &mut Vec<Diagnostic>) -> Option<Defini
     }
     let span = 0..file.text.len().min(1);
     let mut fields = Fields::new(file, table.get_ref(), span, "the file", problems);
-    read_definition(&mut fields)
+    let value = read(&mut fields);
+    fields.finish();
+    value
 }
 
 /// The tables of which a file has exactly one.
@@ -85,7 +102,6 @@ fn read_definition(fields: &mut Fields<'_, '_>) -> Option<Definition> {
         "image" => image::read_image(fields).map(|i| Kind::Image(Box::new(i))),
         _ => policy::read_policy(fields).map(Kind::Policy),
     };
-    fields.finish();
     let definition = Definition {
         file: Arc::clone(fields.file),
         meta: meta?,

@@ -10,8 +10,8 @@ use std::path::Path;
 use serde_json::json;
 use tar::{Builder, EntryType, Header};
 
-use super::assemble::{Blob, Image, cached};
-use super::layer::append;
+use super::assemble::{Blob, Image};
+use super::layer::{Member, append};
 use super::{ImageError, Tag, access, layout, manifest};
 use crate::hash::json::canonical;
 use crate::store::Store;
@@ -74,56 +74,39 @@ pub fn write(
     let mut tar = Builder::new(BufWriter::with_capacity(1 << 18, temporary));
     let failed = || access("write", file);
     let put = |tar: &mut Builder<_>, name: &str, bytes: &[u8]| {
-        append(
-            tar,
-            name,
-            EntryType::Regular,
-            0o644,
-            "",
-            bytes.len() as u64,
-            bytes,
-        )
+        append(tar, &Member::file(name, bytes.len() as u64), bytes)
     };
     for directory in ["blobs/", "blobs/sha256/"] {
-        append(
-            &mut tar,
-            directory,
-            EntryType::Directory,
-            0o755,
-            "",
-            0,
-            io::empty(),
-        )
-        .map_err(failed())?;
+        let member = Member {
+            kind: EntryType::Directory,
+            mode: 0o755,
+            ..Member::file(directory, 0)
+        };
+        append(&mut tar, &member, io::empty()).map_err(failed())?;
     }
     for (digest, size, blob) in image.blobs() {
         let name = format!("blobs/sha256/{digest}");
         match blob {
             Blob::Bytes(bytes) => put(&mut tar, &name, bytes).map_err(failed())?,
             Blob::Cached => {
-                let from = cached(store, digest);
-                layout::check(&from, digest, size)?;
+                let from = store.layer_file(digest);
+                layout::check_touched(&from, digest, size)?;
                 let content = File::open(&from).map_err(access("read", &from))?;
-                append(
-                    &mut tar,
-                    &name,
-                    EntryType::Regular,
-                    0o644,
-                    "",
-                    size,
-                    content,
-                )
-                .map_err(failed())?;
+                append(&mut tar, &Member::file(&name, size), content).map_err(failed())?;
             }
         }
     }
-    let index = manifest::index(&[manifest::index_entry(&image.manifest, tag.as_str())])?;
+    let index = manifest::index(&[manifest::index_entry(
+        &image.manifest,
+        &image.platform,
+        tag.as_str(),
+    )])?;
     put(&mut tar, "index.json", &index.bytes).map_err(failed())?;
     if let Naming::Docker { name, tag } = naming {
         let layers: Vec<String> = image
             .layers
             .iter()
-            .map(|layer| format!("blobs/sha256/{}", layer.diff_id))
+            .map(|layer| format!("blobs/sha256/{}", layer.blob.digest))
             .collect();
         let document = json!([{
             "Config": format!("blobs/sha256/{}", image.config.digest),

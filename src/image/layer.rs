@@ -7,10 +7,9 @@
 
 use std::io::{self, Read, Write};
 
-use sha2::{Digest as _, Sha256};
 use tar::{Builder, EntryType, Header};
 
-use crate::hash::{BlobDigest, Sha256Digest};
+use crate::hash::BlobDigest;
 use crate::listing::Entry;
 use crate::projection::LayerPlan;
 
@@ -20,7 +19,7 @@ pub const MTIME: u64 = 1;
 /// Longest name that a plain header holds, in bytes.
 const PLAIN_NAME: usize = 100;
 
-/// Writes the layer's tar; returns its SHA-256 and its length.
+/// Writes the layer's tar.
 ///
 /// `open` returns the content of a file by its digest.
 ///
@@ -30,72 +29,87 @@ pub fn write<R: Read>(
     plan: &LayerPlan,
     to: impl Write,
     open: impl Fn(BlobDigest, bool) -> io::Result<R>,
-) -> io::Result<(Sha256Digest, u64)> {
-    let mut tar = Builder::new(Counter {
-        to,
-        hasher: Sha256::new(),
-        length: 0,
-    });
-    for (path, (entry, mode)) in plan.iter() {
-        match entry {
+) -> io::Result<()> {
+    let mut tar = Builder::new(to);
+    for (path, placed) in plan.iter() {
+        let member = Member {
+            mode: placed.mode,
+            owner: placed.owner,
+            ..Member::file(path.as_str(), placed.size_bytes())
+        };
+        match &placed.entry {
             Entry::Directory => {
-                append(
-                    &mut tar,
-                    &format!("{path}/"),
-                    EntryType::Directory,
-                    *mode,
-                    "",
-                    0,
-                    io::empty(),
-                )?;
+                let name = &format!("{path}/");
+                let kind = EntryType::Directory;
+                let member = Member {
+                    name,
+                    kind,
+                    ..member
+                };
+                append(&mut tar, &member, io::empty())?;
             }
             Entry::Symlink { target } => {
-                append(
-                    &mut tar,
-                    path.as_str(),
-                    EntryType::Symlink,
-                    0o777,
+                let member = Member {
+                    kind: EntryType::Symlink,
+                    mode: 0o777,
                     target,
-                    0,
-                    io::empty(),
-                )?;
+                    ..member
+                };
+                append(&mut tar, &member, io::empty())?;
             }
             Entry::File {
-                digest,
-                size_bytes,
-                executable,
-            } => {
-                let content = open(*digest, *executable)?;
-                append(
-                    &mut tar,
-                    path.as_str(),
-                    EntryType::Regular,
-                    *mode,
-                    "",
-                    *size_bytes,
-                    content,
-                )?;
-            }
+                digest, executable, ..
+            } => append(&mut tar, &member, open(*digest, *executable)?)?,
         }
     }
-    let mut counter = tar.into_inner()?;
-    counter.flush()?;
-    Ok((
-        Sha256Digest::from_bytes(counter.hasher.finalize().into()),
-        counter.length,
-    ))
+    tar.into_inner()?.flush()
+}
+
+/// What a tar says of one entry.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Member<'a> {
+    /// Where it is; a directory's ends with a slash.
+    pub name: &'a str,
+    /// What it is.
+    pub kind: EntryType,
+    /// Its permission bits.
+    pub mode: u32,
+    /// User and group.
+    pub owner: (u32, u32),
+    /// Where a link points; empty for all else.
+    pub target: &'a str,
+    /// Length of its content, in bytes.
+    pub size_bytes: u64,
+}
+
+impl<'a> Member<'a> {
+    /// Returns a file that its owner may write.
+    pub fn file(name: &'a str, size_bytes: u64) -> Self {
+        Self {
+            name,
+            kind: EntryType::Regular,
+            mode: 0o644,
+            owner: (0, 0),
+            target: "",
+            size_bytes,
+        }
+    }
 }
 
 /// Appends one entry; the content must have exactly the given length.
 pub(super) fn append<W: Write>(
     tar: &mut Builder<W>,
-    name: &str,
-    kind: EntryType,
-    mode: u32,
-    target: &str,
-    size_bytes: u64,
+    member: &Member<'_>,
     content: impl Read,
 ) -> io::Result<()> {
+    let Member {
+        name,
+        kind,
+        mode,
+        owner: (user, group),
+        target,
+        size_bytes,
+    } = *member;
     let mut records: Vec<(&str, &[u8])> = Vec::new();
     if target.len() > PLAIN_NAME {
         records.push(("linkpath", target.as_bytes()));
@@ -111,8 +125,8 @@ pub(super) fn append<W: Write>(
     fill(&mut header.as_old_mut().linkname, target);
     header.set_entry_type(kind);
     header.set_mode(mode);
-    header.set_uid(0);
-    header.set_gid(0);
+    header.set_uid(u64::from(user));
+    header.set_gid(u64::from(group));
     header.set_mtime(MTIME);
     header.set_size(size_bytes);
     header.set_device_major(0)?;
@@ -155,29 +169,11 @@ impl<R: Read> Read for Exactly<R> {
     }
 }
 
-/// Hashes and counts what passes through.
-struct Counter<W> {
-    to: W,
-    hasher: Sha256,
-    length: u64,
-}
-
-impl<W: Write> Write for Counter<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.to.write(bytes)?;
-        self.hasher.update(bytes.get(..count).unwrap_or(bytes));
-        self.length += count as u64;
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.to.flush()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hash::Sha256Digest;
+    use crate::projection::Placed;
 
     fn file(text: &str, executable: bool) -> Entry {
         let digest = BlobDigest::of(text.as_bytes());
@@ -190,17 +186,21 @@ mod tests {
 
     fn plan() -> LayerPlan {
         let mut plan = LayerPlan::new("test");
-        plan.insert(&"bin/run".parse().unwrap(), file("hi\n", true), 0o555);
-        plan.insert(
-            &"bin/go".parse().unwrap(),
-            Entry::Symlink {
-                target: "run".to_owned(),
-            },
-            0o555,
-        );
-        plan.insert(&"tmp".parse().unwrap(), Entry::Directory, 0o1777);
+        let mut insert = |path: &str, entry, mode, owner| {
+            let placed = Placed {
+                entry,
+                mode,
+                owner,
+                object: None,
+            };
+            plan.insert(&path.parse().unwrap(), placed);
+        };
+        insert("bin/run", file("hi\n", true), 0o555, (0, 0));
+        let target = "run".to_owned();
+        insert("bin/go", Entry::Symlink { target }, 0o555, (0, 0));
+        insert("tmp", Entry::Directory, 0o1777, (0, 0));
         let long = format!("share/{}/ünï", "x".repeat(120));
-        plan.insert(&long.parse().unwrap(), file("", false), 0o444);
+        insert(&long, file("", false), 0o444, (0, 0));
         plan
     }
 
@@ -214,9 +214,8 @@ mod tests {
             };
             Ok(text)
         };
-        let (digest, length) = super::write(plan, &mut bytes, open).unwrap();
-        assert_eq!(length, bytes.len() as u64);
-        assert_eq!(digest, Sha256Digest::of(&bytes));
+        super::write(plan, &mut bytes, open).unwrap();
+        let digest = Sha256Digest::of(&bytes);
         (bytes, digest)
     }
 
@@ -224,7 +223,7 @@ mod tests {
     fn golden_bytes() {
         let (_, digest) = write(&plan());
         insta::assert_snapshot!(digest.to_string(), @"36f01c58abab8aeeabaced01d442b84144edb959e3ca832258b578040f6e3f2b");
-        insta::assert_snapshot!(plan().key().to_string(), @"bac64447c234b59f952837b348534519c484d29677bd0fb364d7a40a9fd0e6e1");
+        insta::assert_snapshot!(plan().key().to_string(), @"f8ea072e557b054c3fdd2bb1e3ae9ca1868bec79257036b9336db703e97ffe80");
     }
 
     #[test]

@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use super::assemble::{Blob, Image, cached};
+use super::assemble::{Blob, Image};
 use super::{ImageError, Tag, access, manifest};
 use crate::hash::Sha256Digest;
-use crate::store::Store;
+use crate::store::{Store, finish, is_untouched};
 
 /// The content of `oci-layout`.
 pub const MARKER: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
@@ -69,15 +69,15 @@ fn fill(store: &Store, image: &Image, directory: &Path, tag: &Tag) -> Result<(),
     for (digest, size, blob) in image.blobs() {
         let path = blobs.join(digest.to_string());
         if path.exists() {
-            check(&path, digest, size)?;
+            check_touched(&path, digest, size)?;
             continue;
         }
         match blob {
             Blob::Bytes(bytes) => replace(&path, bytes)?,
             Blob::Cached => {
-                let from = cached(store, digest);
-                check(&from, digest, size)?;
-                copy(&from, &path)?;
+                let from = store.layer_file(digest);
+                check_touched(&from, digest, size)?;
+                link_or_copy(&from, &path)?;
             }
         }
     }
@@ -85,7 +85,11 @@ fn fill(store: &Store, image: &Image, directory: &Path, tag: &Tag) -> Result<(),
     let index_path = directory.join("index.json");
     let mut entries = read_index(&index_path)?;
     entries.retain(|entry| tag_of(entry) != Some(tag.as_str()));
-    entries.push(manifest::index_entry(&image.manifest, tag.as_str()));
+    entries.push(manifest::index_entry(
+        &image.manifest,
+        &image.platform,
+        tag.as_str(),
+    ));
     let index = manifest::index(&entries)?;
     // What is right already is not written again.
     if std::fs::read(&index_path).is_ok_and(|bytes| bytes == index.bytes) {
@@ -161,8 +165,21 @@ fn read_index(path: &Path) -> Result<Vec<Value>, ImageError> {
         .unwrap_or_default())
 }
 
+/// Checks a blob: one that was finished here and not written to since is as it was hashed.
+pub(super) fn check_touched(
+    path: &Path,
+    digest: Sha256Digest,
+    size: u64,
+) -> Result<(), ImageError> {
+    let metadata = std::fs::symlink_metadata(path).map_err(access("look at", path))?;
+    if is_untouched(&metadata, size) {
+        return Ok(());
+    }
+    check(path, digest, size)
+}
+
 /// Hashes a blob and compares it with its name.
-pub(super) fn check(path: &Path, digest: Sha256Digest, size: u64) -> Result<(), ImageError> {
+fn check(path: &Path, digest: Sha256Digest, size: u64) -> Result<(), ImageError> {
     let mut file = File::open(path).map_err(access("read", path))?;
     let mut hasher = Sha256::new();
     let mut block = vec![0; 1 << 17];
@@ -203,10 +220,17 @@ pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), ImageError> {
     Ok(())
 }
 
-fn copy(from: &Path, to: &Path) -> Result<(), ImageError> {
+/// Gives a finished layer another name, or copies it to another file system. A layout's
+/// blob cannot be written to, as that of the cache.
+fn link_or_copy(from: &Path, to: &Path) -> Result<(), ImageError> {
+    if std::fs::hard_link(from, to).is_ok() {
+        return Ok(());
+    }
     let mut file = temporary(to)?;
     let mut source = File::open(from).map_err(access("read", from))?;
-    io::copy(&mut source, file.as_file_mut()).map_err(access("write", to))?;
+    io::copy(&mut source, file.as_file_mut())
+        .and_then(|_| finish(file.as_file()))
+        .map_err(access("write", to))?;
     file.persist(to)
         .map_err(|error| access("write", to)(error.error))?;
     Ok(())

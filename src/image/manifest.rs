@@ -9,25 +9,40 @@ use oci_spec::image::{
     Arch, ConfigBuilder, DescriptorBuilder, History, HistoryBuilder, ImageConfigurationBuilder,
     ImageManifestBuilder, MediaType, Os, RootFsBuilder, Sha256Digest as OciDigest,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::ImageError;
-use crate::derivation::{Definition, Image as Declared};
+use super::encode::encoder;
+use crate::derivation::{Compression, Definition, HealthCheck, Image as Declared, Platform};
 use crate::hash::Sha256Digest;
 use crate::hash::json::to_canonical;
+use crate::store::CachedLayer;
 
 /// When every image says it was made: a fixed time, for no clock may reach a digest.
 pub const CREATED: &str = "1970-01-01T00:00:01Z";
+
+/// The annotation that says which encoder made a layer.
+pub const ENCODER: &str = "dev.kiln.layer.encoder";
 
 /// A finished layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layer {
     /// Where it comes from.
     pub title: String,
-    /// SHA-256 of the tar, which is also the blob's digest: layers are not compressed.
-    pub diff_id: Sha256Digest,
-    /// Length of the tar, in bytes.
-    pub size_bytes: u64,
+    /// How it is encoded.
+    pub compression: Compression,
+    /// The digests of its tar and of its file.
+    pub blob: CachedLayer,
+}
+
+impl Layer {
+    fn media_type(&self) -> MediaType {
+        match self.compression {
+            Compression::None => MediaType::ImageLayer,
+            Compression::Gzip => MediaType::ImageLayerGzip,
+            Compression::Zstd => MediaType::ImageLayerZstd,
+        }
+    }
 }
 
 /// A document's bytes and their digest.
@@ -74,7 +89,7 @@ pub fn config(declared: &Declared, layers: &[Layer]) -> Result<Document, ImageEr
         .iter()
         .map(|(name, value)| format!("{name}={value}"))
         .collect();
-    let config = ConfigBuilder::default()
+    let mut config = ConfigBuilder::default()
         .user(format!("{user}:{group}"))
         .exposed_ports(declared.ports.iter().cloned().collect::<Vec<_>>())
         .env(environment)
@@ -97,6 +112,7 @@ pub fn config(declared: &Declared, layers: &[Layer]) -> Result<Document, ImageEr
         )
         .build()
         .map_err(oci)?;
+    config.set_stop_signal(declared.stop_signal.clone());
     let history = layers
         .iter()
         .map(|layer| {
@@ -112,21 +128,57 @@ pub fn config(declared: &Declared, layers: &[Layer]) -> Result<Document, ImageEr
         .diff_ids(
             layers
                 .iter()
-                .map(|layer| format!("sha256:{}", layer.diff_id))
+                .map(|layer| format!("sha256:{}", layer.blob.diff_id))
                 .collect::<Vec<_>>(),
         )
         .build()
         .map_err(oci)?;
-    let configuration = ImageConfigurationBuilder::default()
+    let platform = &declared.platform;
+    let mut configuration = ImageConfigurationBuilder::default()
         .created(CREATED)
-        .architecture(Arch::Amd64)
+        .architecture(Arch::from(platform.architecture.as_str()))
         .os(Os::Linux)
         .config(config)
         .rootfs(rootfs)
         .history(history)
         .build()
         .map_err(oci)?;
-    Document::new("configuration", &configuration)
+    configuration.set_variant(platform.variant.clone());
+    let unwritten = |error: serde_json::Error| ImageError::Oci {
+        document: "configuration",
+        source: error.into(),
+    };
+    let mut document = serde_json::to_value(&configuration).map_err(unwritten)?;
+    if let Some(check) = &declared.health_check
+        && let Some(config) = document.get_mut("config").and_then(Value::as_object_mut)
+    {
+        config.insert("Healthcheck".to_owned(), health_check(check));
+    }
+    Document::new("configuration", &document)
+}
+
+/// Returns a health check as Docker has it; OCI keeps what it does not know. Times are in
+/// nanoseconds.
+fn health_check(check: &HealthCheck) -> Value {
+    let command = ["CMD"]
+        .into_iter()
+        .chain(check.command.iter().map(String::as_str));
+    let mut document = serde_json::Map::new();
+    document.insert("Test".to_owned(), command.collect());
+    let times = [
+        ("Interval", check.interval),
+        ("Timeout", check.timeout),
+        ("StartPeriod", check.start_period),
+    ];
+    for (name, time) in times {
+        if let Some(time) = time {
+            document.insert(name.to_owned(), json!(time.as_secs() * 1_000_000_000));
+        }
+    }
+    if let Some(retries) = check.retries {
+        document.insert("Retries".to_owned(), json!(retries));
+    }
+    Value::Object(document)
 }
 
 /// Returns the manifest of a configuration and its layers.
@@ -170,7 +222,15 @@ pub fn manifest(
         .collect();
     let layers = layers
         .iter()
-        .map(|layer| descriptor(MediaType::ImageLayer, layer.diff_id, layer.size_bytes))
+        .map(|layer| {
+            let blob = &layer.blob;
+            let mut descriptor = descriptor(layer.media_type(), blob.digest, blob.size_bytes)?;
+            let encoder = encoder(layer.compression);
+            descriptor.set_annotations(
+                encoder.map(|encoder| [(ENCODER.to_owned(), encoder)].into_iter().collect()),
+            );
+            Ok::<_, ImageError>(descriptor)
+        })
         .collect::<Result<Vec<_>, _>>()?;
     let manifest = ImageManifestBuilder::default()
         .schema_version(2_u32)
@@ -188,21 +248,34 @@ pub fn manifest(
 }
 
 /// Returns the index entry that names a manifest by a tag, as plain JSON.
-pub fn index_entry(manifest: &Document, tag: &str) -> serde_json::Value {
+pub fn index_entry(manifest: &Document, platform: &Platform, tag: &str) -> Value {
     json!({
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
         "digest": format!("sha256:{}", manifest.digest),
         "size": manifest.bytes.len(),
-        "platform": { "architecture": "amd64", "os": "linux" },
+        "platform": platform_of(platform),
         "annotations": { "org.opencontainers.image.ref.name": tag },
     })
+}
+
+fn platform_of(platform: &Platform) -> Value {
+    let Platform {
+        architecture,
+        variant,
+    } = platform;
+    match variant {
+        None => json!({ "architecture": architecture, "os": Platform::OS }),
+        Some(variant) => {
+            json!({ "architecture": architecture, "os": Platform::OS, "variant": variant })
+        }
+    }
 }
 
 /// Returns an index of manifests.
 ///
 /// # Errors
 /// [`ImageError::Json`] when an entry that was there before has no canonical form.
-pub fn index(entries: &[serde_json::Value]) -> Result<Document, ImageError> {
+pub fn index(entries: &[Value]) -> Result<Document, ImageError> {
     Document::new(
         "index",
         &json!({

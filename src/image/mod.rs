@@ -8,6 +8,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | [`layer`] | the deterministic tar of a layer |
+//! | [`encode`] | uncompressed, gzip or zstd, and hashed |
 //! | [`manifest`] | PURE: config and manifest as canonical bytes |
 //! | [`assemble`] | layers made or taken from the cache |
 //! | [`layout`] | OCI image layout directories |
@@ -15,6 +16,7 @@
 
 pub mod archive;
 pub mod assemble;
+pub mod encode;
 pub mod layer;
 pub mod layout;
 pub mod manifest;

@@ -27,6 +27,8 @@ pub struct ImageListing {
     pub provenance: Provenance,
     /// The programs that may be executed, where the maker declared them.
     pub executables: Option<BTreeSet<RelPath>>,
+    /// Packages of which every file may be executed.
+    pub executable_packages: BTreeSet<PackageName>,
 }
 
 /// Whether it is known where the files of an image come from.

@@ -8,6 +8,7 @@
 pub mod compare;
 pub mod facts;
 pub mod image;
+pub mod links;
 
 use std::collections::BTreeMap;
 

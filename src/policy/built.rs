@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::derivation::Image;
-use crate::hash::{BlobDigest, StorePath};
+use crate::derivation::{Image, Platform};
+use crate::hash::{BlobDigest, PackageName, StorePath};
 use crate::listing::Entry;
 use crate::listing::facts::ContentFacts;
 use crate::listing::image::{
@@ -18,6 +18,8 @@ pub struct Known {
     pub facts: BTreeMap<BlobDigest, ContentFacts>,
     /// Where each object of the image comes from.
     pub origins: BTreeMap<StorePath, Origin>,
+    /// Packages of which every file may be executed.
+    pub executable_packages: BTreeSet<PackageName>,
 }
 
 /// Returns an image's listing: its projection, its configuration, and what is known.
@@ -42,6 +44,7 @@ pub fn listing(projection: &Projection, declared: &Image, known: Known) -> Image
         };
         let layer = holders.get(path).copied().unwrap_or(0);
         let mut entry = ImageEntry::new(node, placed.mode, layer);
+        entry.owner = placed.owner;
         entry.origin = placed
             .object
             .as_ref()
@@ -53,13 +56,7 @@ pub fn listing(projection: &Projection, declared: &Image, known: Known) -> Image
         .iter()
         .map(|layer| ImageLayer {
             title: layer.title.clone(),
-            size_bytes: layer
-                .iter()
-                .map(|(_, (entry, _))| match entry {
-                    Entry::File { size_bytes, .. } => *size_bytes,
-                    Entry::Directory | Entry::Symlink { .. } => 0,
-                })
-                .sum(),
+            size_bytes: layer.size_bytes(),
         })
         .collect();
     ImageListing {
@@ -70,14 +67,15 @@ pub fn listing(projection: &Projection, declared: &Image, known: Known) -> Image
         facts: known.facts,
         provenance: Provenance::Known,
         executables: Some(declared.executables.clone()),
+        executable_packages: known.executable_packages,
     }
 }
 
 fn configuration(declared: &Image) -> Configuration {
     let (user, group) = declared.user;
     Configuration {
-        architecture: "amd64".to_owned(),
-        os: "linux".to_owned(),
+        architecture: declared.platform.architecture.clone(),
+        os: Platform::OS.to_owned(),
         user: format!("{user}:{group}"),
         environment: declared
             .environment

@@ -1,7 +1,8 @@
 //! Rules on what can be executed, and with which privilege.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::links::{End, follow};
 use super::{Outcome, Subject};
 use crate::hash::RelPath;
 use crate::listing::facts::{ContentFacts, Kind};
@@ -33,22 +34,38 @@ pub(super) fn allowed(subject: Subject<'_>) -> Outcome {
         );
         return outcome;
     }
-    let mut seen: BTreeSet<&RelPath> = BTreeSet::new();
+    // What is listed may be a link: the program is where it leads.
+    let mut listed: BTreeMap<RelPath, BTreeSet<&RelPath>> = BTreeMap::new();
+    for path in declared.into_iter().flatten() {
+        let program = match follow(subject.image, path) {
+            End::File(program, _) => program,
+            _ => path.clone(),
+        };
+        listed.entry(program).or_default().insert(path);
+    }
+    let mut unseen: BTreeSet<&RelPath> = declared.into_iter().flatten().collect();
     for (path, entry, facts) in subject.files() {
         let Some(what) = runs(entry, facts) else {
             continue;
         };
+        let names = listed.get(path);
         if has_bit(entry) {
-            seen.insert(path);
+            for name in names.into_iter().flatten() {
+                unseen.remove(name);
+            }
         }
-        if !declared.is_some_and(|declared| declared.contains(path)) {
+        let package = entry
+            .origin
+            .as_ref()
+            .and_then(|origin| origin.package.as_ref());
+        let by_package =
+            package.is_some_and(|package| subject.image.executable_packages.contains(package));
+        if names.is_none() && !by_package {
             outcome.find(path, format!("{what} that the image does not list"));
         }
     }
-    for listed in declared.into_iter().flatten() {
-        if !seen.contains(listed) {
-            outcome.find(listed, "listed, but there is no such program");
-        }
+    for listed in unseen {
+        outcome.find(listed, "listed, but there is no such program");
     }
     outcome
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use super::EXECUTABLE_MODE;
+use super::Placed;
 use crate::hash::json::canonical;
 use crate::hash::{BlobDigest, RelPath};
 use crate::listing::Entry;
@@ -14,7 +14,7 @@ use crate::listing::Entry;
 pub struct LayerPlan {
     /// Where it comes from, for the image's history.
     pub title: String,
-    entries: BTreeMap<RelPath, (Entry, u32)>,
+    entries: BTreeMap<RelPath, Placed>,
 }
 
 impl LayerPlan {
@@ -26,19 +26,22 @@ impl LayerPlan {
         }
     }
 
-    /// Adds an entry with its permission bits, and the directories above it.
-    pub fn insert(&mut self, path: &RelPath, entry: Entry, mode: u32) {
+    /// Adds an entry, and plain directories above it where none are.
+    pub fn insert(&mut self, path: &RelPath, placed: Placed) {
         for above in path.ancestors() {
-            self.entries
-                .entry(above)
-                .or_insert((Entry::Directory, EXECUTABLE_MODE));
+            self.entries.entry(above).or_insert_with(Placed::directory);
         }
-        self.entries.insert(path.clone(), (entry, mode));
+        self.entries.insert(path.clone(), placed);
     }
 
     /// Returns whether there is no entry.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// Returns the sum of its files' lengths, in bytes.
+    pub fn size_bytes(&self) -> u64 {
+        self.entries.values().map(Placed::size_bytes).sum()
     }
 
     /// Returns what identifies the layer's bytes before they are made: the digest of its
@@ -50,22 +53,35 @@ impl LayerPlan {
         let entries: Vec<_> = self
             .entries
             .iter()
-            .map(|(path, (entry, mode))| match entry {
-                Entry::File {
-                    digest, size_bytes, ..
-                } => {
-                    json!([path.as_str(), mode, "file", digest.to_string(), size_bytes])
+            .map(|(path, placed)| {
+                let path = path.as_str();
+                let Placed { mode, owner, .. } = placed;
+                let (user, group) = owner;
+                match &placed.entry {
+                    Entry::File {
+                        digest, size_bytes, ..
+                    } => json!([
+                        path,
+                        mode,
+                        user,
+                        group,
+                        "file",
+                        digest.to_string(),
+                        size_bytes
+                    ]),
+                    Entry::Directory => json!([path, mode, user, group, "directory"]),
+                    Entry::Symlink { target } => {
+                        json!([path, mode, user, group, "symlink", target])
+                    }
                 }
-                Entry::Directory => json!([path.as_str(), mode, "directory"]),
-                Entry::Symlink { target } => json!([path.as_str(), mode, "symlink", target]),
             })
             .collect();
-        let document = json!({ "schema": "kiln.layer.v1", "entries": entries });
+        let document = json!({ "schema": "kiln.layer.v2", "entries": entries });
         BlobDigest::of(&canonical(&document).expect("sizes are below 2^53"))
     }
 
-    /// Iterates over the entries with their permission bits, in tree order.
-    pub fn iter(&self) -> impl Iterator<Item = (&RelPath, &(Entry, u32))> {
+    /// Iterates over the entries in tree order.
+    pub fn iter(&self) -> impl Iterator<Item = (&RelPath, &Placed)> {
         self.entries.iter()
     }
 }

@@ -1,22 +1,44 @@
 //! From chosen contents to paths in an image, and its layers.
 //!
-//! In: the listings of objects, and which parts of them are chosen. Out: what stands at
-//! each path of the image and where it comes from, and one plan for each layer; or what
+//! In: the objects of the contents' closures, and which parts are chosen. Out: what stands
+//! at each path of the image and where it comes from, and one plan for each layer; or what
 //! keeps the contents from being one image. Pure: `image` writes what this stage plans,
 //! and `policy` judges it.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | [`reach`](mod@reach) | closures by file: from what is chosen to all that it needs |
+//! | [`leave`] | what is left out of whole packages, by rule |
+//! | `place` | where taken files stand, for each layout |
+//! | `own` | whose they are, and their modes |
+//! | `cut` | which of them share a layer |
+//! | [`left`] | what was left behind, and why |
 
+pub mod leave;
+pub mod left;
+
+mod cut;
 mod layer;
+mod own;
+mod place;
+mod reach;
+mod walk;
 
+pub use cut::Planned;
 pub use layer::LayerPlan;
+pub use reach::{Absent, Place, Reached, Reason, ToRead, reach};
+pub use walk::STORE;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::closure::Reference;
-use crate::derivation::nearest;
-use crate::hash::{PackageName, RelPath, StorePath};
+use cut::Group;
+
+use crate::closure::{Graph, Reference};
+use crate::derivation::{Layout, Ownership, PathPattern, Spanned};
+use crate::hash::{PackageName, PathError, RelPath, StorePath};
 use crate::listing::{Entry, Listing};
 
-/// Contents that are not one flat image.
+/// Contents that are not one image.
 #[derive(Debug, thiserror::Error)]
 pub enum ProjectionError {
     /// A file that was chosen is not in its package.
@@ -47,6 +69,12 @@ pub enum ProjectionError {
         /// Every place.
         references: Vec<Reference>,
     },
+    /// A rule of ownership speaks of nothing that is in the image.
+    #[error("there is nothing in the image that this speaks of")]
+    NothingOwned(Spanned<PathPattern>),
+    /// A path that no image can have.
+    #[error("a path of the image is too long or too deep")]
+    Path(#[from] PathError),
 }
 
 /// An object, or parts of it, in an image.
@@ -56,15 +84,37 @@ pub struct Content {
     pub package: PackageName,
     /// The object.
     pub object: StorePath,
-    /// What the object holds.
-    pub listing: Listing,
-    /// Where the object names store paths, itself included.
-    pub references: Vec<Reference>,
-    /// The files and directories that are taken; `None` for all.
+    /// The files and directories that are taken; `None` for all that a program may need.
     pub files: Option<Vec<RelPath>>,
     /// Where they are put; `None` for `/`.
     pub to: Option<RelPath>,
+    /// Rules of [`leave`] that do not count.
+    pub keep: BTreeSet<String>,
+    /// Whether they stand at ordinary paths in every layout: files of the image's own.
+    pub own: bool,
 }
+
+impl Content {
+    /// Returns where a path of the object stands in the image.
+    fn place(&self, path: &RelPath) -> Result<RelPath, PathError> {
+        match &self.to {
+            None => Ok(path.clone()),
+            Some(prefix) => format!("{prefix}/{path}").parse(),
+        }
+    }
+}
+
+/// An object of a closure.
+#[derive(Debug, Clone)]
+pub struct Object {
+    /// What it holds.
+    pub listing: Listing,
+    /// Where it names store paths, itself included.
+    pub references: Vec<Reference>,
+}
+
+/// The objects of a closure.
+pub type Objects = BTreeMap<StorePath, Object>;
 
 /// What stands at one path of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,9 +123,52 @@ pub struct Placed {
     pub entry: Entry,
     /// Its permission bits.
     pub mode: u32,
+    /// User and group.
+    pub owner: (u32, u32),
     /// The object that it comes from; `None` for a directory that was declared writable
     /// or that only holds others.
     pub object: Option<StorePath>,
+}
+
+impl Placed {
+    /// Returns a directory that only holds others.
+    pub fn directory() -> Self {
+        Self {
+            entry: Entry::Directory,
+            mode: EXECUTABLE_MODE,
+            owner: (0, 0),
+            object: None,
+        }
+    }
+
+    /// Returns an object's entry, which nobody may change.
+    fn of(entry: &Entry, object: &StorePath) -> Self {
+        let mode = match entry {
+            Entry::File {
+                executable: false, ..
+            } => FILE_MODE,
+            _ => EXECUTABLE_MODE,
+        };
+        Self {
+            entry: entry.clone(),
+            mode,
+            owner: (0, 0),
+            object: Some(object.clone()),
+        }
+    }
+
+    /// Returns the length of a file, in bytes; 0 for all else.
+    pub fn size_bytes(&self) -> u64 {
+        match self.entry {
+            Entry::File { size_bytes, .. } => size_bytes,
+            Entry::Directory | Entry::Symlink { .. } => 0,
+        }
+    }
+
+    /// Returns whether it is a directory as all are that nothing is said of.
+    fn is_plain_directory(&self) -> bool {
+        self.entry == Entry::Directory && self.mode == EXECUTABLE_MODE && self.owner == (0, 0)
+    }
 }
 
 /// A complete image, path by path, and its layers.
@@ -94,63 +187,110 @@ pub const EXECUTABLE_MODE: u32 = 0o555;
 /// Of directories that every user may write to.
 pub const WRITABLE_MODE: u32 = 0o1777;
 
-/// Lays contents out at ordinary paths, one layer for each, in order.
+/// How an image is laid out and cut.
+#[derive(Debug)]
+pub struct Shape<'a> {
+    /// Where files stand.
+    pub layout: Layout,
+    /// Directories that the program may write to.
+    pub writable: &'a BTreeSet<RelPath>,
+    /// Whose files are.
+    pub ownership: &'a [Ownership],
+    /// Most layers.
+    pub budget: usize,
+    /// Objects that share a layer; `None` to go by the budget alone.
+    pub plan: Option<&'a Planned>,
+    /// What refers to what in the closure.
+    pub graph: &'a Graph,
+}
+
+/// Lays out what was reached, and cuts it into layers.
 ///
 /// # Errors
-/// [`ProjectionError::NoSuchFile`], [`ProjectionError::Conflict`], [`ProjectionError::NotFlat`].
+/// [`ProjectionError`].
 pub fn project(
     contents: &[Content],
-    writable: &BTreeSet<RelPath>,
+    objects: &Objects,
+    reached: &Reached,
+    shape: &Shape<'_>,
 ) -> Result<Projection, ProjectionError> {
     let mut projection = Projection::default();
+    let mut groups = Vec::new();
+    let own: BTreeSet<&StorePath> = contents
+        .iter()
+        .filter(|content| content.own)
+        .map(|content| &content.object)
+        .collect();
+    if shape.layout == Layout::Store {
+        groups = place::in_store(objects, reached, &own, shape.graph)?;
+        for group in &groups {
+            projection.place_all(group, "a package")?;
+        }
+    }
     for content in contents {
-        let chosen = choose(content)?;
-        refuse_references(content, &chosen)?;
-        let mut layer = LayerPlan::new(content.object.name().as_str());
-        for path in chosen {
-            let Some(entry) = content.listing.get(&path) else {
-                continue;
-            };
-            let at = match &content.to {
-                None => path,
-                Some(prefix) => match format!("{prefix}/{path}").parse() {
-                    Ok(at) => at,
-                    Err(_) => continue,
-                },
-            };
-            let mode = match entry {
-                Entry::File {
-                    executable: false, ..
-                } => FILE_MODE,
-                _ => EXECUTABLE_MODE,
-            };
-            let placed = Placed {
-                entry: entry.clone(),
-                mode,
-                object: Some(content.object.clone()),
-            };
-            projection.place(&at, placed, content)?;
-            layer.insert(&at, entry.clone(), mode);
+        if shape.layout == Layout::Store && !content.own {
+            continue;
+        }
+        refuse_references(content, objects, reached)?;
+        let group = place::at_ordinary_paths(content, objects, reached)?;
+        projection.place_all(&group, content.package.as_str())?;
+        groups.push(group);
+    }
+    // What is this image's alone lies on top: it changes most often and is small.
+    let mut top = Group::default();
+    if shape.layout == Layout::Store {
+        let linked: Vec<&Content> = contents.iter().filter(|content| !content.own).collect();
+        let mut taken: BTreeSet<RelPath> = projection.entries.keys().cloned().collect();
+        taken.extend(shape.writable.iter().cloned());
+        for (number, at, placed) in place::links(&linked, objects, reached, &taken)? {
+            let by = linked
+                .get(number)
+                .map_or("", |content| content.package.as_str());
+            projection.place(&at, placed.clone(), by)?;
+            top.entries.insert(at, placed);
+        }
+        if !top.entries.is_empty() {
+            top.titles.push("links".to_owned());
+        }
+    }
+    for path in shape.writable {
+        projection.make_writable(path)?;
+    }
+    own::apply(shape.ownership, &mut projection.entries)?;
+    for (path, placed) in &projection.entries {
+        if placed.entry == Entry::Directory && !placed.is_plain_directory() {
+            top.entries.insert(path.clone(), placed.clone());
+        }
+    }
+    if !shape.writable.is_empty() {
+        top.titles.push("writable directories".to_owned());
+    } else if top.titles.is_empty() {
+        top.titles.push("directories".to_owned());
+    }
+    let budget = shape
+        .budget
+        .saturating_sub(usize::from(!top.entries.is_empty()));
+    let groups = match shape.plan {
+        None => cut::under_budget(groups, budget, shape.graph),
+        Some(plan) => {
+            let (mut planned, rest) = cut::by_plan(groups, plan);
+            let budget = budget.saturating_sub(planned.len());
+            planned.extend(cut::under_budget(rest, budget, shape.graph));
+            planned
+        }
+    };
+    for group in groups.into_iter().chain([top]) {
+        let mut layer = LayerPlan::new(&group.title());
+        for (path, placed) in group.entries {
+            // A directory's own mode and owner come with the last layer, so that those
+            // below depend on their objects only.
+            let last = projection.entries.get(&path).cloned();
+            let is_directory = placed.entry == Entry::Directory;
+            layer.insert(&path, last.filter(|_| !is_directory).unwrap_or(placed));
         }
         if !layer.is_empty() {
             projection.layers.push(layer);
         }
-    }
-    let mut layer = LayerPlan::new("writable directories");
-    for path in writable {
-        let placed = Placed {
-            entry: Entry::Directory,
-            mode: WRITABLE_MODE,
-            object: None,
-        };
-        for above in path.ancestors() {
-            projection.hold(above);
-        }
-        projection.entries.insert(path.clone(), placed);
-        layer.insert(path, Entry::Directory, WRITABLE_MODE);
-    }
-    if !layer.is_empty() {
-        projection.layers.push(layer);
     }
     Ok(projection)
 }
@@ -158,34 +298,22 @@ pub fn project(
 impl Projection {
     /// Makes sure that a directory is there to hold others.
     fn hold(&mut self, path: RelPath) {
-        self.entries.entry(path).or_insert(Placed {
-            entry: Entry::Directory,
-            mode: EXECUTABLE_MODE,
-            object: None,
-        });
+        self.entries.entry(path).or_insert_with(Placed::directory);
     }
 
-    fn place(&mut self, at: &RelPath, placed: Placed, by: &Content) -> Result<(), ProjectionError> {
-        let conflict = |path: RelPath, first: Option<&Placed>| {
-            let first = first.and_then(|first| first.object.as_ref());
-            ProjectionError::Conflict {
-                path,
-                first: first.map_or_else(String::new, |object| object.name().to_string()),
-                second: by.package.to_string(),
-            }
-        };
-        for above in at.ancestors() {
-            if let Some(there) = self.entries.get(&above)
-                && there.entry != Entry::Directory
-            {
-                return Err(conflict(above, Some(there)));
-            }
-            self.hold(above);
+    fn place_all(&mut self, group: &Group, by: &str) -> Result<(), ProjectionError> {
+        for (path, placed) in &group.entries {
+            self.place(path, placed.clone(), by)?;
         }
+        Ok(())
+    }
+
+    fn place(&mut self, at: &RelPath, placed: Placed, by: &str) -> Result<(), ProjectionError> {
+        self.hold_above(at, by)?;
         match self.entries.get(at) {
             Some(there) if there.entry == Entry::Directory && placed.entry == Entry::Directory => {}
             Some(there) if there.entry != placed.entry => {
-                return Err(conflict(at.clone(), Some(there)));
+                return Err(conflict(at.clone(), Some(there), by));
             }
             _ => {
                 self.entries.insert(at.clone(), placed);
@@ -193,42 +321,57 @@ impl Projection {
         }
         Ok(())
     }
-}
 
-/// Returns the chosen paths, directories with all that they hold.
-fn choose(content: &Content) -> Result<BTreeSet<RelPath>, ProjectionError> {
-    let Some(files) = &content.files else {
-        return Ok(content
-            .listing
-            .iter()
-            .map(|(path, _)| path.clone())
-            .collect());
-    };
-    let mut chosen = BTreeSet::new();
-    for wanted in files {
-        if content.listing.get(wanted).is_none() {
-            let paths = content.listing.iter().map(|(path, _)| path.as_str());
-            return Err(ProjectionError::NoSuchFile {
-                package: content.package.clone(),
-                path: wanted.clone(),
-                nearest: nearest(wanted.as_str(), paths).map(str::to_owned),
-            });
-        }
-        for (path, _) in content.listing.iter() {
-            if path == wanted || path.is_below(wanted) {
-                chosen.insert(path.clone());
+    fn hold_above(&mut self, at: &RelPath, by: &str) -> Result<(), ProjectionError> {
+        for above in at.ancestors() {
+            if let Some(there) = self.entries.get(&above)
+                && there.entry != Entry::Directory
+            {
+                return Err(conflict(above, Some(there), by));
             }
+            self.hold(above);
         }
+        Ok(())
     }
-    Ok(chosen)
+
+    fn make_writable(&mut self, path: &RelPath) -> Result<(), ProjectionError> {
+        const BY: &str = "the list of writable directories";
+        self.hold_above(path, BY)?;
+        if let Some(there) = self.entries.get(path)
+            && there.entry != Entry::Directory
+        {
+            return Err(conflict(path.clone(), Some(there), BY));
+        }
+        let placed = Placed {
+            mode: WRITABLE_MODE,
+            ..Placed::directory()
+        };
+        self.entries.insert(path.clone(), placed);
+        Ok(())
+    }
 }
 
-/// A flat image has no store, so nothing that is taken may name it.
-fn refuse_references(content: &Content, chosen: &BTreeSet<RelPath>) -> Result<(), ProjectionError> {
-    let references: Vec<Reference> = content
-        .references
-        .iter()
-        .filter(|reference| chosen.contains(&reference.file))
+fn conflict(path: RelPath, first: Option<&Placed>, by: &str) -> ProjectionError {
+    let first = first.and_then(|first| first.object.as_ref());
+    ProjectionError::Conflict {
+        path,
+        first: first.map_or_else(String::new, |object| object.name().to_string()),
+        second: by.to_owned(),
+    }
+}
+
+/// Nothing at an ordinary path may name the store, where the image has none.
+fn refuse_references(
+    content: &Content,
+    objects: &Objects,
+    reached: &Reached,
+) -> Result<(), ProjectionError> {
+    let taken = reached.taken.get(&content.object);
+    let references: Vec<Reference> = objects
+        .get(&content.object)
+        .into_iter()
+        .flat_map(|object| &object.references)
+        .filter(|reference| taken.is_some_and(|taken| taken.contains_key(&reference.file)))
         .cloned()
         .collect();
     if references.is_empty() {
@@ -241,108 +384,4 @@ fn refuse_references(content: &Content, chosen: &BTreeSet<RelPath>) -> Result<()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::hash::{BlobDigest, ObjectDigest};
-
-    fn content(package: &str, files: &[(&str, &str)]) -> Content {
-        let mut entries = BTreeMap::new();
-        for (path, text) in files {
-            let path: RelPath = path.parse().unwrap();
-            for above in path.ancestors() {
-                entries.insert(above, Entry::Directory);
-            }
-            let digest = BlobDigest::of(text.as_bytes());
-            entries.insert(
-                path,
-                Entry::File {
-                    digest,
-                    size_bytes: text.len() as u64,
-                    executable: false,
-                },
-            );
-        }
-        Content {
-            package: package.parse().unwrap(),
-            object: StorePath::new(ObjectDigest::from_bytes([1; 32]), "x".parse().unwrap()),
-            listing: Listing::new(entries).unwrap(),
-            references: Vec::new(),
-            files: None,
-            to: None,
-        }
-    }
-
-    fn paths(projection: &Projection) -> Vec<&str> {
-        projection.entries.keys().map(RelPath::as_str).collect()
-    }
-
-    #[test]
-    fn chosen_files_bring_their_directories_and_nothing_else() {
-        let mut tools = content(
-            "a",
-            &[("bin/cat", "c"), ("bin/ls", "l"), ("share/x/y", "y")],
-        );
-        tools.files = Some(vec!["bin/cat".parse().unwrap(), "share".parse().unwrap()]);
-        tools.to = Some("opt".parse().unwrap());
-        let projection = project(&[tools], &BTreeSet::from(["tmp".parse().unwrap()])).unwrap();
-        assert_eq!(
-            paths(&projection),
-            [
-                "opt",
-                "opt/bin",
-                "opt/bin/cat",
-                "opt/share",
-                "opt/share/x",
-                "opt/share/x/y",
-                "tmp"
-            ]
-        );
-        assert_eq!(projection.layers.len(), 2);
-    }
-
-    #[test]
-    fn equal_files_merge_and_different_ones_conflict() {
-        let same = project(
-            &[content("a", &[("d/f", "1")]), content("b", &[("d/f", "1")])],
-            &BTreeSet::new(),
-        );
-        assert_eq!(paths(&same.unwrap()), ["d", "d/f"]);
-        let different = project(
-            &[content("a", &[("d/f", "1")]), content("b", &[("d/f", "2")])],
-            &BTreeSet::new(),
-        );
-        assert!(matches!(different, Err(ProjectionError::Conflict { .. })));
-        let below = project(
-            &[content("a", &[("d", "1")]), content("b", &[("d/f", "2")])],
-            &BTreeSet::new(),
-        );
-        assert!(matches!(below, Err(ProjectionError::Conflict { .. })));
-    }
-
-    #[test]
-    fn only_references_of_chosen_files_count() {
-        let mut musl = content("musl", &[("bin/gcc", "1"), ("lib/libc.a", "2")]);
-        musl.references = vec![Reference {
-            target: musl.object.clone(),
-            file: "bin/gcc".parse().unwrap(),
-            offset: 3,
-        }];
-        assert!(matches!(
-            project(std::slice::from_ref(&musl), &BTreeSet::new()),
-            Err(ProjectionError::NotFlat { .. })
-        ));
-        musl.files = Some(vec!["lib".parse().unwrap()]);
-        assert!(project(&[musl], &BTreeSet::new()).is_ok());
-    }
-
-    #[test]
-    fn a_missing_file_is_named_with_the_nearest() {
-        let mut tools = content("a", &[("bin/sleep", "c")]);
-        tools.files = Some(vec!["bin/slep".parse().unwrap()]);
-        let Err(ProjectionError::NoSuchFile { nearest, .. }) = project(&[tools], &BTreeSet::new())
-        else {
-            panic!("it was found")
-        };
-        assert_eq!(nearest.as_deref(), Some("bin/sleep"));
-    }
-}
+mod tests;

@@ -19,7 +19,7 @@ use crate::listing::{Listing, ListingError};
 type Migration = (&'static str, fn(&Transaction<'_>) -> rusqlite::Result<()>);
 
 /// Each migration, in order; the schema's number is how many were applied.
-const MIGRATIONS: [Migration; 3] = [
+const MIGRATIONS: [Migration; 4] = [
     (include_str!("../../store-schema/0001_initial.sql"), |_| {
         Ok(())
     }),
@@ -29,6 +29,10 @@ const MIGRATIONS: [Migration; 3] = [
     ),
     (
         include_str!("../../store-schema/0003_hermeticity.sql"),
+        |_| Ok(()),
+    ),
+    (
+        include_str!("../../store-schema/0004_encoded_layers.sql"),
         |_| Ok(()),
     ),
 ];

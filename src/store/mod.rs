@@ -28,6 +28,7 @@ mod database;
 pub mod facts;
 mod failed;
 mod ingest;
+mod layers;
 mod leases;
 pub mod lock;
 mod objects;
@@ -46,6 +47,7 @@ pub mod verify;
 
 pub use add::{Addition, ObjectPlan};
 pub use facts::{Hermeticity, Lacking, Origin, Producer, Realisation};
+pub use layers::{CachedLayer, finish, is_untouched};
 pub use leases::Looking;
 pub use lock::ActionLock;
 pub use objects::ObjectInfo;

@@ -166,7 +166,7 @@ impl Store {
     /// Forgets every cached layer: they are made again from objects.
     fn forget_layers(&self) -> Result<(), StoreError> {
         self.in_durable_transaction(|transaction| {
-            transaction.execute("DELETE FROM layers", []).map(drop)
+            transaction.execute_batch("DELETE FROM layers; DELETE FROM encoded_layers")
         })?;
         crash::point("recover: layers forgotten");
         let directory = self.images().join("blobs");

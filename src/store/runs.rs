@@ -1,12 +1,11 @@
-//! What happened: builds, proofs, and the layers that were made.
+//! What happened: builds and proofs.
 
-use std::fs::File;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{OptionalExtension, params};
 
 use super::{Hermeticity, Lacking, Store, StoreError, crash};
-use crate::hash::{ActionDigest, BlobDigest, ObjectName, Sha256Digest};
+use crate::hash::{ActionDigest, ObjectName};
 
 /// One run of a build or test.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -233,80 +232,6 @@ impl Store {
                 .map(|_| ())
                 .map_err(|source| self.failed(source))
         })
-    }
-
-    /// Records the layer that a plan gave.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`].
-    pub fn record_layer(
-        &self,
-        plan: BlobDigest,
-        diff_id: Sha256Digest,
-        size_bytes: u64,
-    ) -> Result<(), StoreError> {
-        let _writing = self.writing()?;
-        self.with_database(|connection| {
-            connection
-                .execute(
-                    "INSERT OR REPLACE INTO layers (plan, diff_id, size_bytes) VALUES (?1, ?2, ?3)",
-                    params![
-                        plan.as_bytes(),
-                        diff_id.as_bytes(),
-                        i64::try_from(size_bytes).unwrap_or(i64::MAX)
-                    ],
-                )
-                .map(|_| ())
-                .map_err(|source| self.failed(source))
-        })
-    }
-
-    /// Forgets layers but those that are kept.
-    pub(super) fn forget_layers_but(
-        &self,
-        keep: impl Fn(Sha256Digest) -> bool,
-    ) -> Result<(), StoreError> {
-        let found: Vec<[u8; 32]> =
-            self.query("SELECT DISTINCT diff_id FROM layers", [], |row| row.get(0))?;
-        for digest in found {
-            if !keep(Sha256Digest::from_bytes(digest)) {
-                self.in_transaction(|transaction| {
-                    transaction.execute("DELETE FROM layers WHERE diff_id = ?1", [digest])
-                })?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Returns the layer that a plan gave before: its diffID and its length. Its file
-    /// counts as used now.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`].
-    pub fn layer(&self, plan: BlobDigest) -> Result<Option<(Sha256Digest, u64)>, StoreError> {
-        let row: Option<([u8; 32], i64)> = self.with_database(|connection| {
-            connection
-                .query_row(
-                    "SELECT diff_id, size_bytes FROM layers WHERE plan = ?1",
-                    [plan.as_bytes()],
-                    |row| Ok((row.get(0)?, row.get(1)?)),
-                )
-                .optional()
-                .map_err(|source| self.failed(source))
-        })?;
-        Ok(row.map(|(digest, size)| {
-            let digest = Sha256Digest::from_bytes(digest);
-            let file = self.images().join("blobs").join(digest.to_string());
-            // A file that is gone is made again.
-            let used = File::options()
-                .append(true)
-                .open(file)
-                .and_then(|file| file.set_modified(SystemTime::now()));
-            if let Err(error) = used {
-                tracing::debug!(%error, "the use of a layer is not noted");
-            }
-            (digest, u64::try_from(size).unwrap_or(0))
-        }))
     }
 
     /// Returns the newest proof of an action.

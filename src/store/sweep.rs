@@ -272,8 +272,9 @@ impl Store {
 /// Removes a file that was not used for long; returns its length if it went.
 fn remove_if_old(file: &Path) -> std::io::Result<Option<u64>> {
     let metadata = std::fs::symlink_metadata(file)?;
-    // A time in the future is no reason to go.
-    let age = metadata.modified()?.elapsed().unwrap_or_default();
+    // A layer's time of modification says nothing. A time in the future is no reason to go.
+    let used = metadata.modified()?.max(metadata.accessed()?);
+    let age = used.elapsed().unwrap_or_default();
     if !metadata.is_file() || age < CACHED {
         return Ok(None);
     }

@@ -9,6 +9,7 @@
 //! This stage knows no store: where a tree lies and what becomes of it is decided above.
 
 pub mod facts;
+pub mod mentions;
 pub mod references;
 pub mod remove;
 pub mod root;

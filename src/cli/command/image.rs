@@ -1,10 +1,11 @@
 //! `kiln image`.
 
+mod explain;
+mod gather;
 mod target;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use super::prove::{self, Recorded};
@@ -13,20 +14,21 @@ use crate::cli::arguments::ImageArguments;
 use crate::cli::hints;
 use crate::cli::report::{Answer, Failure, Problem, not_hermetic};
 use crate::cli::session::{Session, graph, package};
-use crate::derivation::{Definition, Image as Declared, Kind, resolve, resolve_policy};
-use crate::hash::{BlobDigest, OutputName, PackageName, StorePath};
+use crate::derivation::{
+    Compression, Definition, Image as Declared, Kind, resolve, resolve_policy,
+};
+use crate::hash::{PackageName, StorePath};
 use crate::image::archive::{Existing, Format};
 use crate::image::{Image, Tag, archive, assemble, layout};
-use crate::listing::facts::ContentFacts;
+use crate::listing::Listing;
 use crate::listing::image::Origin;
-use crate::listing::{Entry, Listing};
 use crate::plan::{Graph, Loaded, StepKind};
 use crate::policy::{self, Known, Verdict, evaluate};
-use crate::projection::{Content, Projection, project};
 use crate::proof::Proof;
 use crate::realise::Realised;
-use crate::tree::facts::extract;
 
+use explain::Explanation;
+use gather::{Gathered, gather};
 use target::Target;
 
 pub(in crate::cli) fn run(
@@ -74,8 +76,9 @@ pub(in crate::cli) fn run(
             session,
             &loaded,
             (&graph, &realised),
-            (definition, image),
+            (name, definition, image),
             checked.as_deref(),
+            arguments.compression,
         )?;
         if !made.verdict.holds() {
             answer = Answer::No;
@@ -91,12 +94,18 @@ pub(in crate::cli) fn run(
             Existing::ReplaceOwn
         };
         let mut document = deliver(session, name, &made, &targets, existing, checked.as_deref())?;
+        if arguments.explain && !session.output.json {
+            session.output.lines(made.explanation.lines());
+        }
         if let Some(members) = document.as_object_mut() {
             members.insert("hermetic".to_owned(), json!(lacking.is_hermetic()));
             members.insert(
                 "lacking".to_owned(),
                 json!(lacking.names().collect::<Vec<_>>()),
             );
+            if arguments.explain {
+                members.insert("explanation".to_owned(), made.explanation.document());
+            }
         }
         documents.push(document);
     }
@@ -129,6 +138,7 @@ fn declared<'a>(
 
 struct Made {
     image: Image,
+    explanation: Explanation,
     verdict: Verdict,
     policy: PackageName,
 }
@@ -147,10 +157,14 @@ pub(super) fn listing(session: &Session, target: &str) -> Result<Option<Listing>
     };
     let graph = graph(&loaded)?;
     let realised = session.known(&graph)?;
-    let contents = contents(session, &graph, &realised, definition, image)?;
-    let projection = project(&contents, &image.writable)
-        .map_err(|error| hints::projection(&error, definition))?;
-    let entries = projection
+    let gathered = gather(
+        session,
+        &loaded,
+        (&graph, &realised),
+        (&name, definition, image),
+    )?;
+    let entries = gathered
+        .projection
         .entries
         .into_iter()
         .map(|(path, placed)| (path, placed.entry))
@@ -164,12 +178,16 @@ fn make(
     session: &Session,
     loaded: &Loaded,
     (graph, realised): (&Graph, &Realised),
-    (definition, declared): (&Definition, &Declared),
+    (name, definition, declared): (&PackageName, &Definition, &Declared),
     checked: Option<&[Proof]>,
+    compression: Option<Compression>,
 ) -> Result<Made, Failure> {
-    let contents = contents(session, graph, realised, definition, declared)?;
-    let projection = project(&contents, &declared.writable)
-        .map_err(|error| hints::projection(&error, definition))?;
+    let gathered = gather(
+        session,
+        loaded,
+        (graph, realised),
+        (name, definition, declared),
+    )?;
     let policy = resolve_policy(&declared.policy, &definition.file.package);
     let Some(effective) = policy::gather(&loaded.definitions, &policy) else {
         let message = format!("`{policy}` is not a policy");
@@ -177,149 +195,73 @@ fn make(
             definition.problem(declared.policy.range(), message),
         ]));
     };
-    let seeded = seeded(session, graph, realised, &contents)?;
     let known = Known {
-        facts: facts(session, &projection)?,
-        origins: origins(loaded, &contents, &seeded, checked),
+        origins: origins(session, loaded, (graph, realised), &gathered, checked)?,
+        executable_packages: declared
+            .executable_packages
+            .iter()
+            .map(|written| resolve(written, &definition.file.package))
+            .collect(),
+        facts: gathered.facts,
     };
-    let listing = policy::listing(&projection, declared, known);
+    let explanation = Explanation::of(&gathered.contents, &gathered.objects, &gathered.reached);
+    let projection = &gathered.projection;
+    let listing = policy::listing(projection, declared, known);
     let mut exceptions = declared.exceptions.clone();
     exceptions.extend(effective.exceptions);
     let verdict = evaluate(&listing, &effective.demands, &exceptions);
-    let image = assemble(&session.store, definition, declared, &projection)
-        .map_err(|error| hints::image(&error))?;
+    let compression = compression.unwrap_or(declared.compression);
+    let image = assemble(
+        &session.store,
+        definition,
+        declared,
+        projection,
+        compression,
+    )
+    .map_err(|error| hints::image(&error))?;
     Ok(Made {
         image,
+        explanation,
         verdict,
         policy,
     })
 }
 
 /// Returns what is known about where each object comes from. A source is named by its
-/// hash in every derivation file, so that it is known for whatever was built.
+/// hash in every derivation file, so that it is known for whatever was built; the files of
+/// the image's own stand in its file or beside it.
 fn origins(
+    session: &Session,
     loaded: &Loaded,
-    contents: &[Content],
-    seeded: &BTreeMap<StorePath, StorePath>,
+    (graph, realised): (&Graph, &Realised),
+    gathered: &Gathered,
     checked: Option<&[Proof]>,
-) -> BTreeMap<StorePath, Origin> {
-    contents
-        .iter()
-        .map(|content| {
-            let definition = loaded.definitions.get(&content.package);
-            let origin = Origin {
-                object: content.object.clone(),
-                package: Some(content.package.clone()),
-                license: definition.and_then(|definition| definition.meta.license.clone()),
-                seed: seeded.get(&content.object).cloned(),
-                source_known: definition.is_some(),
-                reproduced: checked.map(|proofs| proofs.iter().all(Proof::holds)),
-            };
-            (content.object.clone(), origin)
-        })
-        .collect()
-}
-
-fn contents(
-    session: &Session,
-    graph: &Graph,
-    realised: &Realised,
-    definition: &Definition,
-    declared: &Declared,
-) -> Result<Vec<Content>, Failure> {
-    let store = &session.store;
-    let mut contents = Vec::new();
-    for content in &declared.contents {
-        let name = resolve(&content.package, &definition.file.package);
-        let outputs = graph.package(&name).and_then(|step| realised.outputs(step));
-        let Some(object) = outputs.and_then(|outputs| main_output(outputs)) else {
-            return Err(crate::cli::session::not_built(&name));
-        };
-        let read = || {
-            let mut references = store.references(object)?;
-            references.extend(store.self_references(object)?);
-            Ok((store.listing(object)?, references))
-        };
-        let (listing, references) = read().map_err(|error| hints::store(&error))?;
-        contents.push(Content {
-            package: name,
-            object: object.clone(),
-            listing,
-            references,
-            files: content
-                .files
-                .as_ref()
-                .map(|files| files.iter().map(|file| file.value.clone()).collect()),
-            to: content.to.clone(),
-        });
-    }
-    Ok(contents)
-}
-
-/// Returns the output `out`, or the first by name of a package without one.
-fn main_output(outputs: &BTreeMap<OutputName, StorePath>) -> Option<&StorePath> {
-    outputs
-        .iter()
-        .find(|(name, _)| name.as_str() == "out")
-        .or_else(|| outputs.iter().next())
-        .map(|(_, object)| object)
-}
-
-/// Reads facts out of every distinct file, in parallel.
-fn facts(
-    session: &Session,
-    projection: &Projection,
-) -> Result<BTreeMap<BlobDigest, ContentFacts>, Failure> {
-    let files: BTreeSet<(BlobDigest, bool)> = projection
-        .entries
-        .values()
-        .filter_map(|placed| match placed.entry {
-            Entry::File {
-                digest, executable, ..
-            } => Some((digest, executable)),
-            _ => None,
-        })
-        .collect();
-    files
-        .into_par_iter()
-        .map(|(digest, executable)| {
-            let path = session.store.blob_path(digest, executable);
-            let bytes = std::fs::read(&path).map_err(|error| {
-                Failure::from(
-                    Problem::new(format!("cannot read `{}`", path.display()))
-                        .because(error.to_string())
-                        .hint("`kiln store verify` tells what is damaged"),
-                )
-            })?;
-            Ok((digest, extract(&bytes)))
-        })
-        .collect()
-}
-
-/// Returns, for each object in the image that is or reaches a seed, that seed.
-fn seeded(
-    session: &Session,
-    graph: &Graph,
-    realised: &Realised,
-    contents: &[Content],
-) -> Result<BTreeMap<StorePath, StorePath>, Failure> {
+) -> Result<BTreeMap<StorePath, Origin>, Failure> {
     let seeds: BTreeSet<&StorePath> = graph
         .steps()
         .filter(|(_, step)| matches!(step.kind, StepKind::Debian { .. } | StepKind::Merge { .. }))
         .filter_map(|(id, _)| realised.outputs(id))
-        .flat_map(|outputs| outputs.values())
+        .flat_map(BTreeMap::values)
         .collect();
-    let mut seeded = BTreeMap::new();
-    for content in contents {
+    let mut origins = BTreeMap::new();
+    for object in gathered.reached.taken.keys() {
+        let package = gathered.packages.get(object);
+        let definition = package.and_then(|package| loaded.definitions.get(package));
         let closure = session
             .store
-            .closure([&content.object])
+            .closure([object])
             .map_err(|error| hints::store(&error))?;
-        if let Some(seed) = closure.iter().find(|path| seeds.contains(path)) {
-            seeded.insert(content.object.clone(), seed.clone());
-        }
+        let origin = Origin {
+            object: object.clone(),
+            package: package.cloned(),
+            license: definition.and_then(|definition| definition.meta.license.clone()),
+            seed: closure.into_iter().find(|path| seeds.contains(path)),
+            source_known: definition.is_some(),
+            reproduced: checked.map(|proofs| proofs.iter().all(|proof| proof.difference.is_none())),
+        };
+        origins.insert(object.clone(), origin);
     }
-    Ok(seeded)
+    Ok(origins)
 }
 
 /// Writes an image where it was asked for and reports it; one that violates its policy is
@@ -336,6 +278,7 @@ fn deliver(
         image,
         verdict,
         policy,
+        ..
     } = made;
     let digest = format!("sha256:{}", image.manifest.digest);
     let mut places = Vec::new();
