@@ -21,7 +21,7 @@ use crate::mounts::{self, Captured};
 use crate::request::Weakness;
 use crate::step::{Resource, Step};
 use crate::wire::Report;
-use crate::{copy, identity, landlock, seccomp, supervise, sys};
+use crate::{copy, group, identity, landlock, seccomp, supervise, sys};
 
 /// What the loop holds between steps.
 pub(crate) struct World {
@@ -317,6 +317,7 @@ impl World {
                     .ok_or_else(|| broken("no namespace was entered yet"))?;
                 identity::map_ids(*uid, *gid, outside)
             }
+            Step::JoinGroup(path) => group::join(path),
             Step::FollowServer => Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?),
             Step::EnterProcessNamespace => identity::enter_process_namespace(),
             Step::NextPid(pid) => identity::next_pid(*pid),

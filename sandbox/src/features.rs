@@ -116,6 +116,14 @@ pub fn features(launcher: &Launcher) -> Vec<Feature> {
         state: whole_sandbox(launcher, None),
     });
     features.push(Feature {
+        name: "limits on a build as a whole",
+        need: Need::Asked,
+        state: match launcher.groups() {
+            Ok(()) => works("a process joined a control group of its own"),
+            Err(none) => missing(none.why, none.remedy),
+        },
+    });
+    features.push(Feature {
         name: "supervisor",
         need: Need::Asked,
         state: whole_sandbox(launcher, Some(supervision())),

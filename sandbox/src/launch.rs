@@ -4,16 +4,17 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::libc;
 
 use crate::cancel::Cancel;
 use crate::error::{SandboxError, blocking_setting};
+use crate::group::{Events, Group, NoPlace, Place};
 use crate::outcome::{End, Outcome, Usage};
 use crate::plan::{self, Caller};
-use crate::request::SandboxRequest;
+use crate::request::{SandboxRequest, Together};
 use crate::run::{Ends, Run};
 use crate::server::Server;
 use crate::step::Step;
@@ -43,6 +44,17 @@ pub struct Keyboard<'a> {
 pub struct Launcher {
     program: PathBuf,
     server: Arc<Mutex<Option<Server>>>,
+    /// Looked for when first asked for.
+    groups: Arc<OnceLock<Result<Place, NoPlace>>>,
+}
+
+/// Why runs cannot be limited as a whole, and what to change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NoGroups {
+    /// What was found.
+    pub why: String,
+    /// What to change.
+    pub remedy: &'static str,
 }
 
 impl Launcher {
@@ -51,6 +63,7 @@ impl Launcher {
         Self {
             program,
             server: Arc::default(),
+            groups: Arc::default(),
         }
     }
 
@@ -118,6 +131,41 @@ impl Launcher {
         self.perform(request, &steps, wiring, &mut |_, bytes| log(bytes), cancel)
     }
 
+    /// Tells whether runs can be limited as a whole here ([`Together`](crate::Together)).
+    ///
+    /// # Errors
+    /// Why not, and what to change.
+    pub fn groups(&self) -> Result<(), NoGroups> {
+        match self.place() {
+            Ok(_) => Ok(()),
+            Err(none) => Err(NoGroups {
+                why: none.to_string(),
+                remedy: none.remedy(),
+            }),
+        }
+    }
+
+    fn place(&self) -> &Result<Place, NoPlace> {
+        self.groups.get_or_init(|| Place::find(self))
+    }
+
+    /// Makes a group for a run, if it is to be limited as a whole and can be.
+    fn group(&self, limits: &Together) -> Result<Option<Group>, SandboxError> {
+        if *limits == Together::default() {
+            return Ok(None);
+        }
+        let Ok(place) = self.place() else {
+            return Ok(None);
+        };
+        place
+            .make()
+            .and_then(|group| group.limit(limits).map(|()| Some(group)))
+            .map_err(|source| SandboxError::Step {
+                step: "limit the run as a whole".to_owned(),
+                source,
+            })
+    }
+
     /// Returns the executable that becomes the server.
     pub(crate) fn program(&self) -> &Path {
         &self.program
@@ -144,6 +192,12 @@ impl Launcher {
         cancel: &Cancel,
     ) -> Result<Outcome, SandboxError> {
         let started = Instant::now();
+        // Dropped, and so removed, when all that was in it is dead.
+        let group = self.group(&request.limits.together)?;
+        let join = group
+            .iter()
+            .map(|group| Step::JoinGroup(group.path().to_owned()));
+        let steps: Vec<Step> = join.chain(steps.iter().cloned()).collect();
         let line = Line::open(request, wiring).map_err(SandboxError::Connection)?;
         let output = line.output.1.as_fd();
         let errors = line.errors.as_ref().map_or(output, |(_, end)| end.as_fd());
@@ -151,9 +205,10 @@ impl Launcher {
         let ends = line.keep_ours(wiring);
         let mut run = Run::new(ends, &request.limits, started).map_err(SandboxError::Connection)?;
         // A monitor that ended early says why, and does not read on.
-        let sent = run.send(steps);
+        let sent = run.send(&steps);
         run.watch(log, cancel).map_err(SandboxError::Connection)?;
-        match finish(run.killed, &run.reports, started.elapsed(), run.log_bytes) {
+        let events = group.as_ref().map(Group::events).unwrap_or_default();
+        match finish(&run, events, started.elapsed()) {
             Err(SandboxError::Silent) => {
                 Err(sent.map_or_else(SandboxError::Connection, |()| SandboxError::Silent))
             }
@@ -242,24 +297,22 @@ impl Line {
 }
 
 /// Returns how a run ended, from what its processes reported.
-fn finish(
-    killed: Option<End>,
-    reports: &[Report],
-    wall: Duration,
-    log_bytes: u64,
-) -> Result<Outcome, SandboxError> {
+fn finish(run: &Run<'_>, events: Events, wall: Duration) -> Result<Outcome, SandboxError> {
     let mut usage = Usage {
         wall,
-        log_bytes,
+        log_bytes: run.log_bytes,
         ..Usage::default()
     };
-    let mut end = killed;
+    let mut end = run.killed;
     let mut failure = None;
     let mut missing = BTreeSet::new();
-    let mut at_process_limit = false;
-    for report in reports {
+    let mut at_process_limit = events.process_limit;
+    for report in &run.reports {
         match report {
             Report::Exited(0) => end = end.or(Some(End::Exited(0))),
+            Report::Exited(_) | Report::Signaled(_) if events.out_of_memory => {
+                end = end.or(Some(End::OutOfMemory));
+            }
             Report::Exited(_) | Report::Signaled(_) if at_process_limit => {
                 end = end.or(Some(End::ProcessLimit));
             }
@@ -289,7 +342,7 @@ fn finish(
                 });
             }
             // Whatever the program did then, it did not see what was asked for.
-            Report::Unsupervised { what, errno } if killed.is_none() => {
+            Report::Unsupervised { what, errno } if run.killed.is_none() => {
                 return Err(SandboxError::Supervision {
                     what: what.clone(),
                     source: io::Error::from_raw_os_error(*errno),
@@ -308,6 +361,12 @@ fn finish(
         (Some(failure), None | Some(End::Exited(_))) => Err(failure),
         (_, Some(end)) => Ok(Outcome {
             end,
+            usage,
+            missing,
+        }),
+        // The kernel chose one of the sandbox's own processes.
+        (_, None) if events.out_of_memory => Ok(Outcome {
+            end: End::OutOfMemory,
             usage,
             missing,
         }),

@@ -28,6 +28,7 @@
 //! | [`supervise`] | answers in the kernel's place, where a request varies what it says |
 //! | `sys` | the system calls that no library wraps: here and in `supervise` is the only `unsafe` code |
 //! | `child` | server, monitor and init, and the supervisor's start and end |
+//! | `group` | limits on a run as a whole, where a control group can be made |
 //! | [`launch`], `server`, `run`, `terminal` | the parent: starts, reads the log, waits until all is dead |
 //! | [`outcome`], [`error`] | how a run ended, or why there was none |
 //! | [`features`], `trial` | tries what the host allows |
@@ -38,6 +39,7 @@ mod child;
 mod copy;
 pub mod error;
 pub mod features;
+mod group;
 mod identity;
 mod landlock;
 pub mod launch;
@@ -63,12 +65,13 @@ pub use cancel::Cancel;
 pub use child::enter_if_asked;
 pub use error::SandboxError;
 pub use features::{Feature, FeatureState, Need, features};
-pub use launch::{Keyboard, Launcher, Stream};
+pub use launch::{Keyboard, Launcher, NoGroups, Stream};
 pub use lock::Lock;
 pub use outcome::{End, Outcome, Usage};
 pub use plan::{Caller, Power, steps};
 pub use request::{
-    Access, Clocks, Limits, Machine, Node, Release, SandboxRequest, Stdin, Terminal, Weakness,
+    Access, Clocks, Limits, Machine, Node, Release, SandboxRequest, Stdin, Terminal, Together,
+    Weakness,
 };
 pub use step::{Entry, Resource, Step};
 pub use supervise::{DirectoryOrder, KernelName, Supervision};

@@ -33,6 +33,9 @@ pub enum End {
     /// It failed when it had as many processes as allowed, so that not one more could be
     /// started. That this made it fail is likely, and not known.
     ProcessLimit,
+    /// It failed, and a process of it was killed since all together wanted more memory than
+    /// they may have.
+    OutOfMemory,
     /// It was killed for writing a file beyond the allowed size. A program that ignores
     /// that signal, or is not the first of the run, fails with a status of its own.
     FileLimit,

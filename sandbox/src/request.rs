@@ -197,6 +197,9 @@ pub struct Limits {
     pub silence: Option<Duration>,
     /// Bytes of log.
     pub log_bytes: Option<u64>,
+    /// What all processes of the run may use together, where the host lets the caller limit
+    /// that ([`Launcher::groups`](crate::Launcher::groups)).
+    pub together: Together,
     /// Processes of the caller's user at once (`RLIMIT_NPROC` in the user namespace).
     pub processes: Option<u64>,
     /// Open files of one process.
@@ -208,6 +211,18 @@ pub struct Limits {
     /// Bytes in each of `/tmp` and `/dev/shm`; `None` is a power of two that is at most a
     /// fifth of the machine's memory, and at most 4 GiB.
     pub scratch_bytes: Option<u64>,
+}
+
+/// What all processes of a run may use together (cgroup v2); `None` is no limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Together {
+    /// Bytes of memory, directories in memory and the cache of files included. Nothing of
+    /// it is swapped out.
+    pub memory_bytes: Option<u64>,
+    /// Processes and threads, those of the sandbox included.
+    pub processes: Option<u64>,
+    /// Processor time: that of so many processors.
+    pub processors: Option<u32>,
 }
 
 impl Node {

@@ -16,6 +16,8 @@ use crate::supervise::Supervision;
 /// Paths without a leading `/` are relative to the new root.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Step {
+    /// Join the control group that limits the run as a whole.
+    JoinGroup(PathBuf),
     /// Take hold of a file or directory of the host, as a mount that is not yet attached.
     Capture {
         /// What.
@@ -254,6 +256,7 @@ impl fmt::Display for Step {
                 };
                 write!(f, "capture `{}`, {access}", source.display())
             }
+            Self::JoinGroup(group) => write!(f, "join the control group `{}`", group.display()),
             Self::OpenInput(source) => write!(f, "open `{}` as input", source.display()),
             Self::EmptyInput => write!(f, "make an empty pipe as input"),
             Self::LeaveRoot { .. } => write!(f, "give up root's user id"),

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use nix::libc;
@@ -9,13 +10,13 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Gid, Uid};
 
 use crate::launch::Launcher;
-use crate::{identity, seccomp};
+use crate::{group, identity, seccomp};
 
 /// The argument that turns this executable into a trial.
 pub(crate) const TRIAL_ARGUMENT: &str = "__kiln-sandbox-trial";
 
 /// What is tried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Trial {
     /// A user namespace, and others in it, by their flags.
     Namespaces(i32),
@@ -23,6 +24,8 @@ pub(crate) enum Trial {
     Filters,
     /// Ids of a namespace that root's files could be shown with.
     IdMap,
+    /// Joining a control group.
+    Join(PathBuf),
 }
 
 /// Tries something; the error is the system's own.
@@ -31,6 +34,7 @@ pub(crate) fn perform(launcher: &Launcher, trial: Trial) -> io::Result<()> {
         Trial::Namespaces(flags) => flags.to_string(),
         Trial::Filters => FILTERS.to_owned(),
         Trial::IdMap => ID_MAP.to_owned(),
+        Trial::Join(group) => format!("{JOIN}{}", group.display()),
     };
     let status = Command::new(launcher.program())
         .arg0("kiln")
@@ -50,13 +54,17 @@ pub(crate) fn perform(launcher: &Launcher, trial: Trial) -> io::Result<()> {
 
 const FILTERS: &str = "filters";
 const ID_MAP: &str = "id-map";
+const JOIN: &str = "join:";
 
 /// As the trial: does it, and returns the exit status, which is the system's error number.
 pub(crate) fn answer(word: &str) -> i32 {
     let done = match word {
         FILTERS => install_filters(),
         ID_MAP => identity::id_map().map(drop),
-        flags => enter(flags),
+        word => match word.strip_prefix(JOIN) {
+            Some(group) => group::join(group.as_ref()),
+            None => enter(word),
+        },
     };
     match done {
         Ok(()) => 0,

@@ -158,6 +158,7 @@ fn describe(end: &End, phase: Option<&str>) -> String {
         End::SilenceLimit => format!("wrote nothing for too long{during}"),
         End::LogLimit => format!("exceeded its log limit{during}"),
         End::ProcessLimit => format!("failed{during} with as many processes as are allowed"),
+        End::OutOfMemory => format!("ran out of memory{during}"),
         End::FileLimit => format!("wrote a file that is too large{during}"),
         End::Cancelled => format!("was cancelled{during}"),
     }
@@ -213,6 +214,7 @@ impl Builder<'_> {
         world.lay_out(&additions)?;
         let request = world.request(&additions, limits, conditions, self.hermeticity)?;
 
+        tell_ungrouped(self.launcher);
         let mut log = log::Log::create(self.store, digest)?;
         let started = SystemTime::now();
         let outcome = self.launcher.run(
@@ -287,6 +289,27 @@ pub fn permitted(hermeticity: Hermeticity) -> BTreeSet<Weakness> {
     match hermeticity {
         Hermeticity::Required => BTreeSet::from([Weakness::Landlock]),
         Hermeticity::Waived => BTreeSet::from(Weakness::ALL),
+    }
+}
+
+/// Returns how much memory a build's processes may use together: what its file says, or
+/// seven eighths of the machine's, so that the machine itself goes on.
+pub fn memory_bytes(limits: &Limits) -> u64 {
+    let machine = kiln_sandbox::Caller::current().memory_bytes;
+    limits.memory_bytes.unwrap_or(machine / 8 * 7)
+}
+
+/// Tells once, to whoever wants to know much, that builds have no limit as a whole.
+fn tell_ungrouped(launcher: &Launcher) {
+    static TOLD: AtomicBool = AtomicBool::new(false);
+    if let Err(none) = launcher.groups()
+        && !TOLD.swap(true, Ordering::Relaxed)
+    {
+        tracing::info!(
+            "memory and processes of a build as a whole are not limited: {}; {}",
+            none.why,
+            none.remedy
+        );
     }
 }
 

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use kiln_sandbox::{Access, Limits as SandboxLimits, Node, SandboxRequest};
+use kiln_sandbox::{Access, Limits as SandboxLimits, Node, SandboxRequest, Together};
 
-use super::{BuildError, Conditions, permitted};
+use super::{BuildError, Conditions, memory_bytes, permitted};
 use crate::action::{Action, Run, SourceLayout};
 use crate::derivation::Limits;
 use crate::fetch::{unpack, worktree};
@@ -162,6 +162,12 @@ impl<'a> World<'a> {
             file_bytes: Some(MAX_FILE),
             memory_bytes: None,
             scratch_bytes: None,
+            together: Together {
+                memory_bytes: Some(memory_bytes(limits)),
+                processes: Some(MAX_PROCESSES),
+                // Jobs that a build may use are processors that it gets.
+                processors: u32::try_from(conditions.cores).ok(),
+            },
         };
         Ok(request)
     }

@@ -7,7 +7,7 @@ use fetch::{fetch, fetch_at, with_fetch_hint};
 pub(super) use inspect::inspect;
 
 use super::report::{Failure, Problem};
-use crate::build::{BuildError, in_words};
+use crate::build::{BuildError, in_words, memory_bytes};
 use crate::derivation::{Definition, Kind, Source};
 use crate::image::ImageError;
 use crate::plan::Step;
@@ -186,6 +186,10 @@ pub(super) fn build(
                 End::ProcessLimit => {
                     problem.hint("let the build start fewer processes at once (`$JOBS`)")
                 }
+                End::OutOfMemory => problem.hint(format!(
+                    "all its processes together may have {} MiB; raise `memory` in `[build.limits]`, or let it do less at once (`--cores`)",
+                    memory_bytes(limits) >> 20
+                )),
                 End::FileLimit | End::Cancelled | End::Exited(_) | End::Signaled(_) => problem,
             };
             if tail
@@ -380,4 +384,38 @@ fn place(definition: &Definition) -> String {
     };
     let (line, _) = definition.problem(at, "").position();
     format!("{}:{line}", definition.file.shown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::derivation::Limits;
+    use crate::hash::ActionDigest;
+
+    #[test]
+    fn a_build_that_ran_out_of_memory_is_told_its_limit() {
+        let error = BuildError::Failed {
+            name: "large-1".to_owned(),
+            action: ActionDigest::from_bytes([0; 32]),
+            phase: Some("build".to_owned()),
+            end: End::OutOfMemory,
+            limits: Limits {
+                memory_bytes: Some(64 << 20),
+                ..Limits::default()
+            },
+            tail: Vec::new(),
+        };
+        let Failure::Problems(problems) = build(&error, None, None) else {
+            panic!("no problem of a machine");
+        };
+        assert_eq!(
+            problems[0].message,
+            "build of `large-1` ran out of memory in phase `build`"
+        );
+        assert!(
+            problems[0].hints[0].starts_with("all its processes together may have 64 MiB;"),
+            "{:?}",
+            problems[0].hints
+        );
+    }
 }

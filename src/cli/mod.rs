@@ -87,6 +87,8 @@ fn start_tracing(verbose: bool) {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // If nobody listens any more, that is no reason to stop: it would be told to stderr.
+        .log_internal_errors(false)
         .without_time()
         .init();
 }

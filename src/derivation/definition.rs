@@ -143,6 +143,9 @@ pub struct Limits {
     pub silence: Duration,
     /// Bytes of log.
     pub log_bytes: u64,
+    /// Memory of all its processes together, where the host can limit that; `None` is most
+    /// of the machine's.
+    pub memory_bytes: Option<u64>,
 }
 
 impl Default for Limits {
@@ -151,6 +154,7 @@ impl Default for Limits {
             time: Duration::from_secs(3600),
             silence: Duration::from_secs(900),
             log_bytes: 256 << 20,
+            memory_bytes: None,
         }
     }
 }

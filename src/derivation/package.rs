@@ -94,10 +94,12 @@ fn read_limits(fields: &mut Fields<'_, '_>) -> Option<Limits> {
         .text("silence")
         .and_then(|text| duration(fields, &text));
     let log = fields.text("log").and_then(|text| size(fields, &text));
+    let memory = fields.text("memory").and_then(|text| size(fields, &text));
     Some(Limits {
         time: time.unwrap_or(defaults.time),
         silence: silence.unwrap_or(defaults.silence),
         log_bytes: log.unwrap_or(defaults.log_bytes),
+        memory_bytes: memory,
     })
 }
 

@@ -27,6 +27,7 @@ inputs = ["libs/zlib"]
 
 [build.limits]
 time = "10m"
+memory = "3GiB"
 
 [outputs.out]
 linkage = "static"
@@ -73,6 +74,7 @@ fn a_package_is_read() {
         ["--enable-static", "--with=0.5.12"]
     );
     assert_eq!(build.limits.time.as_secs(), 600);
+    assert_eq!(build.limits.memory_bytes, Some(3 << 30));
     let Source::Remote { urls, unpack, .. } = &build.sources[&"source".parse().unwrap()] else {
         panic!("not remote")
     };

@@ -40,6 +40,7 @@ fn hold(word: &str) -> ExitCode {
             access: Access::ReadOnly,
         });
     }
+    request.limits.together.processes = Some(1000);
     let run = || {
         let cancel = Cancel::new().ok()?;
         Launcher::current().run(&request, &mut |_| {}, &cancel).ok()
