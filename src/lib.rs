@@ -25,5 +25,7 @@ pub mod projection;
 pub mod image;
 pub mod inspect;
 pub mod policy;
+pub mod sbom;
+pub mod runtime;
 pub mod proof;
 pub mod cli;

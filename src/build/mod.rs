@@ -5,6 +5,7 @@
 //! the log's last lines. This stage is the sandbox's only caller. What always holds: when
 //! outputs are looked at, every process of the build is dead.
 
+pub mod links;
 pub mod log;
 mod outputs;
 mod shell;
@@ -169,6 +170,8 @@ fn describe(end: &End, phase: Option<&str>) -> String {
 pub struct Built {
     /// The outputs, by name.
     pub outputs: BTreeMap<OutputName, ObjectPlan>,
+    /// What linkers took into their programs.
+    pub links: links::Links,
     /// How it went.
     pub record: BuildRecord,
     /// Keeps the trees until they are registered.
@@ -271,8 +274,15 @@ impl Builder<'_> {
             .record_build(&record, &action.name, &action.json())?;
         self.store.forget_failed(digest)?;
         let outputs = outputs::collect(action, digest, &additions, &world.candidates())?;
+        let links = if outputs.is_empty() {
+            links::Links::new()
+        } else {
+            let sight = (&run.root, world.visible());
+            links::collect(self.store, scratch.path(), sight, &outputs)?
+        };
         Ok(Built {
             outputs,
+            links,
             record,
             _scratch: scratch,
         })

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use kiln_sandbox::{Access, Limits as SandboxLimits, Node, SandboxRequest, Together};
 
-use super::{BuildError, Conditions, memory_bytes, permitted};
+use super::{BuildError, Conditions, links, memory_bytes, permitted};
 use crate::action::{Action, Run, SourceLayout};
 use crate::derivation::Limits;
 use crate::fetch::{unpack, worktree};
@@ -101,6 +101,11 @@ impl<'a> World<'a> {
             .map_or_else(|| base.clone(), |(path, _)| base.join(path.as_str())))
     }
 
+    /// Returns the objects that the build can see, its root left out.
+    pub(super) fn visible(&self) -> &BTreeSet<StorePath> {
+        &self.visible
+    }
+
     /// Returns the objects that an output may reference.
     pub(super) fn candidates(&self) -> BTreeSet<StorePath> {
         let mut candidates = self.visible.clone();
@@ -146,6 +151,10 @@ impl<'a> World<'a> {
             content: self.run.script.clone().into_bytes(),
             executable: false,
         });
+        if !additions.is_empty() {
+            create(&links::directory(self.work))?;
+            nodes.extend(links::nodes(self.work));
+        }
         let mut request = conditions.sandbox.clone();
         request.nodes = nodes;
         request.environment = self.environment(additions, conditions);
@@ -216,6 +225,11 @@ impl<'a> World<'a> {
             }
         }
         environment.insert("JOBS".to_owned(), conditions.cores.to_string());
+        if !additions.is_empty() {
+            environment
+                .entry(links::VARIABLE.to_owned())
+                .or_insert_with(|| links::DIRECTORY.to_owned());
+        }
         environment
     }
 }

@@ -82,6 +82,11 @@ pub enum Command {
     Shell(ShellArguments),
     /// Run a program of a package in a sandbox of its own
     Run(RunArguments),
+    /// Print how an image is to be run: for an OCI runtime, Kubernetes, Podman or Docker
+    Runtime(RuntimeArguments),
+    /// Print a bill of materials: every file with its package, source and licence, and what
+    /// it was built with
+    Sbom(SbomArguments),
     /// Compare two objects, closures or images: what was added, removed and changed
     Diff(DiffArguments),
     /// Draw what an output needs at run time, or what its build needs
@@ -106,7 +111,9 @@ impl Command {
     /// builds, or has something to finish or to take back outside the store.
     pub(super) fn ends_in_order(&self) -> bool {
         match self {
-            Self::Build(_) | Self::Image(_) | Self::Prove(_) => true,
+            Self::Build(_) | Self::Image(_) | Self::Prove(_) | Self::Sbom(_) | Self::Runtime(_) => {
+                true
+            }
             Self::Store { command } => matches!(
                 command,
                 StoreCommand::Gc(_)
@@ -316,6 +323,16 @@ pub struct ImageArguments {
     #[arg(long)]
     pub explain: bool,
 
+    /// Put bills of materials beside it, as referrers: `spdx-2.3`, `spdx-3.0` or
+    /// `cyclonedx-1.6`, several with commas between them
+    #[arg(long, value_name = "FORMAT", value_delimiter = ',')]
+    pub sbom: Vec<crate::sbom::Format>,
+
+    /// Make its debug twin instead: the same layers, and the programs of `std:images/toolbox`
+    /// in `/debug`; names and tags end in `-debug`
+    #[arg(long)]
+    pub debug: bool,
+
     /// Let an archive replace a file that kiln did not write
     #[arg(long)]
     pub force: bool,
@@ -434,6 +451,55 @@ pub struct RunArguments {
     /// Its arguments
     #[arg(last = true, value_name = "ARGS")]
     pub arguments: Vec<String>,
+
+    /// How much is done at once.
+    #[command(flatten)]
+    pub effort: Effort,
+}
+
+/// Arguments of `kiln runtime`.
+#[derive(Debug, Args)]
+pub struct RuntimeArguments {
+    /// An image, such as `images/web`
+    pub image: String,
+
+    /// What is to run it
+    #[arg(long = "for", value_name = "WHAT", default_value = "oci")]
+    pub form: RuntimeFormat,
+
+    /// Write files into a directory, a filter of system calls among them [default: print]
+    #[arg(short, long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+
+    /// How much is done at once.
+    #[command(flatten)]
+    pub effort: Effort,
+}
+
+/// What a runtime configuration is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum RuntimeFormat {
+    /// An OCI runtime, such as crun or runc: the `config.json` of a bundle
+    Oci,
+    /// Kubernetes: a pod, as JSON
+    Kubernetes,
+    /// Podman: options of `podman run`
+    Podman,
+    /// Docker: options of `docker run`
+    Docker,
+    /// Seccomp: a filter that lets through what the image's programs can call
+    Seccomp,
+}
+
+/// Arguments of `kiln sbom`.
+#[derive(Debug, Args)]
+pub struct SbomArguments {
+    /// A package or an image; what is not built is built first
+    pub target: String,
+
+    /// The format: `spdx-2.3`, `spdx-3.0` or `cyclonedx-1.6`, each as JSON
+    #[arg(short, long, value_name = "FORMAT", default_value = "spdx-2.3")]
+    pub format: crate::sbom::Format,
 
     /// How much is done at once.
     #[command(flatten)]

@@ -73,6 +73,8 @@ fn dispatch(arguments: &Arguments, output: &Output) -> Result<Answer, Failure> {
         Command::Why { from, to } => command::why::run(&session, from, to),
         Command::Shell(shell) => command::shell::run(&session, shell),
         Command::Run(run) => command::run::run(&session, run),
+        Command::Runtime(runtime) => command::runtime::run(&session, runtime),
+        Command::Sbom(sbom) => command::sbom::run(&session, sbom),
         Command::Diff(diff) => command::diff::run(&session, diff),
         Command::Graph(graph) => command::graph::run(&session, graph),
         Command::Store { command } => command::store::run(&session, command),

@@ -33,6 +33,8 @@ pub struct Meta {
     pub license: Option<String>,
     /// Where to read more.
     pub homepage: Option<String>,
+    /// Its name in the dictionary of platforms, CPE 2.3.
+    pub cpe: Option<String>,
 }
 
 /// What a file defines.

@@ -136,6 +136,10 @@ fn read_meta(fields: &mut Fields<'_, '_>, versioned: bool) -> Option<Meta> {
         fields.problem(license.range(), "`license` is not an SPDX expression");
     }
     let homepage = fields.text("homepage");
+    let cpe = read_cpe(
+        fields,
+        version.as_ref().map(|version| version.value.as_str()),
+    );
     if versioned && version.is_none() {
         return None;
     }
@@ -145,5 +149,39 @@ fn read_meta(fields: &mut Fields<'_, '_>, versioned: bool) -> Option<Meta> {
         summary: summary?.value,
         license: license.map(|license| license.value),
         homepage: homepage.map(|homepage| homepage.value),
+        cpe,
     })
+}
+
+/// Reads a formatted string of CPE 2.3 (NISTIR 7695, section 6.2): eleven parts, with
+/// `${version}` for the version.
+fn read_cpe(fields: &mut Fields<'_, '_>, version: Option<&str>) -> Option<String> {
+    let text = fields.text("cpe")?;
+    let cpe = text.value.replace("${version}", version.unwrap_or("*"));
+    let parts = cpe.strip_prefix("cpe:2.3:").map(|parts| {
+        // A colon that belongs to a part has a backslash before it.
+        let parts: Vec<String> = parts
+            .replace("\\:", "\u{0}")
+            .split(':')
+            .map(str::to_owned)
+            .collect();
+        parts
+    });
+    let sound = parts.is_some_and(|parts| {
+        parts.len() == 11
+            && parts.iter().all(|part| !part.is_empty())
+            && parts
+                .first()
+                .is_some_and(|part| ["a", "o", "h"].contains(&part.as_str()))
+            && cpe.chars().all(|c| c.is_ascii_graphic())
+    });
+    if !sound {
+        let file = fields.file;
+        fields.report(
+            Diagnostic::new(file, text.range(), format!("`{}` is not a CPE name", text.value))
+                .hint("write eleven parts after `cpe:2.3:`, such as `cpe:2.3:a:zlib:zlib:${version}:*:*:*:*:*:*:*`"),
+        );
+        return None;
+    }
+    Some(cpe)
 }

@@ -184,6 +184,8 @@ rules! {
         "No program lies where the image's user may write"
     RequiredLabels "required-labels" Low Names [Nist "4.1.5"]
         "The image has the labels that are named"
+    NoDebugTwin "no-debug-twin" High Nothing [Cis "4.3", Nist "4.1.2"]
+        "The image is no debug twin, which is never for production"
     NoSecrets "no-secrets" High Paths [Cis "4.10", Nist "4.1.4"]
         "No private key, token or login"
     NoHiddenSecrets "no-hidden-secrets" High Paths [Cis "4.10", Nist "4.1.4"]

@@ -4,8 +4,9 @@
 //! (deb(5)); only the last is unpacked. Directories that Debian has merged into `/usr`
 //! are merged here as well, whatever a package calls them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -91,6 +92,55 @@ fn unpack_one(deb: &Path, rules: &DebianRoot, extraction: &Extraction) -> Result
         return extract_tar(deb, stream, extraction, &|path| place(path, rules));
     }
     Err(broken(std::io::Error::other("it has no `data.tar`")))
+}
+
+/// Longest list of files that is read, in bytes.
+const MAX_LIST: u64 = 16 << 20;
+
+/// Returns where the regular files of a package go, as its own list `md5sums` names them
+/// (deb-md5sums(5)), sorted. A package without a list names none.
+///
+/// # Errors
+/// [`FetchError`] when the package cannot be read.
+pub fn listed_files(deb: &Path) -> Result<BTreeSet<RelPath>, FetchError> {
+    let broken = |source| FetchError::Archive {
+        archive: deb.to_owned(),
+        source,
+    };
+    let file = File::open(deb).map_err(|source| FetchError::Access {
+        operation: "read",
+        path: deb.to_owned(),
+        source,
+    })?;
+    let mut archive = ar::Archive::new(file);
+    while let Some(entry) = archive.next_entry() {
+        let entry = entry.map_err(broken)?;
+        if !entry.header().identifier().starts_with(b"control.tar") {
+            continue;
+        }
+        let mut control = tar::Archive::new(decompress::reader(entry).map_err(broken)?);
+        for member in control.entries().map_err(broken)? {
+            let member = member.map_err(broken)?;
+            let path = member.path_bytes();
+            if path.strip_prefix(b"./").unwrap_or(&path) != b"md5sums" {
+                continue;
+            }
+            drop(path);
+            let mut list = String::new();
+            member
+                .take(MAX_LIST)
+                .read_to_string(&mut list)
+                .map_err(broken)?;
+            let rules = DebianRoot::default();
+            return Ok(list
+                .lines()
+                .filter_map(|line| line.split_once("  ")?.1.parse().ok())
+                .filter_map(|path| place(path, &rules))
+                .collect());
+        }
+        break;
+    }
+    Ok(BTreeSet::new())
 }
 
 /// Returns where a member goes, or `None` for one that is left out.

@@ -90,6 +90,15 @@ digest_kind! {
     Sha256Digest
 }
 
+/// The hashes of a file that other formats than kiln's demand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Checksums {
+    /// SHA-1, without which SPDX 2.3 takes no file. Nothing here trusts it.
+    pub sha1: [u8; 20],
+    /// SHA-256.
+    pub sha256: Sha256Digest,
+}
+
 impl BlobDigest {
     /// Hashes a byte string that is already in memory.
     pub fn of(bytes: &[u8]) -> Self {

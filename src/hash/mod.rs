@@ -22,6 +22,8 @@ pub mod name;
 pub mod object;
 pub mod path;
 
-pub use digest::{ActionDigest, BlobDigest, DigestError, ObjectDigest, Sha256Digest, TreeDigest};
+pub use digest::{
+    ActionDigest, BlobDigest, Checksums, DigestError, ObjectDigest, Sha256Digest, TreeDigest,
+};
 pub use name::{NameError, ObjectName, OutputName, PackageName};
 pub use path::{PathError, RelPath, STORE_PREFIX, StorePath};

@@ -12,7 +12,7 @@ use tar::{Builder, EntryType, Header};
 
 use super::assemble::{Blob, Image};
 use super::layer::{Member, append};
-use super::{ImageError, Tag, access, layout, manifest};
+use super::{ImageError, Referrer, Tag, access, layout, manifest};
 use crate::hash::json::canonical;
 use crate::store::Store;
 
@@ -96,11 +96,13 @@ pub fn write(
             }
         }
     }
-    let index = manifest::index(&[manifest::index_entry(
+    let mut entries = vec![manifest::index_entry(
         &image.manifest,
         &image.platform,
         tag.as_str(),
-    )])?;
+    )];
+    entries.extend(image.referrers.iter().map(Referrer::index_entry));
+    let index = manifest::index(&entries)?;
     put(&mut tar, "index.json", &index.bytes).map_err(failed())?;
     if let Naming::Docker { name, tag } = naming {
         let layers: Vec<String> = image

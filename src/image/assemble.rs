@@ -5,7 +5,7 @@ use std::fs::File;
 use rayon::prelude::*;
 
 use super::manifest::{self, Document, Layer};
-use super::{ImageError, access, encode, layer};
+use super::{ImageError, Referrer, access, encode, layer};
 use crate::derivation::{Compression, Definition, Image as Declared, Platform};
 use crate::hash::Sha256Digest;
 use crate::projection::{LayerPlan, Projection};
@@ -24,6 +24,8 @@ pub struct Image {
     pub manifest: Document,
     /// The layers, lowest first.
     pub layers: Vec<Layer>,
+    /// Documents that refer to it and go where it goes.
+    pub referrers: Vec<Referrer>,
 }
 
 /// Where a blob's bytes come from.
@@ -54,6 +56,10 @@ impl Image {
             self.layers
                 .iter()
                 .map(|layer| (layer.blob.digest, layer.blob.size_bytes, Blob::Cached)),
+        );
+        let referrers = self.referrers.iter().flat_map(Referrer::blobs);
+        blobs.extend(
+            referrers.map(|(digest, bytes)| (digest, bytes.len() as u64, Blob::Bytes(bytes))),
         );
         blobs.sort_by_key(|(digest, _, _)| *digest);
         blobs.dedup_by_key(|(digest, _, _)| *digest);
@@ -87,6 +93,7 @@ pub fn assemble(
         config,
         manifest,
         layers,
+        referrers: Vec::new(),
     })
 }
 

@@ -12,7 +12,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::assemble::{Blob, Image};
-use super::{ImageError, Tag, access, manifest};
+use super::{ImageError, Referrer, Tag, access, manifest, referrer};
 use crate::hash::Sha256Digest;
 use crate::store::{Store, finish, is_untouched};
 
@@ -90,6 +90,8 @@ fn fill(store: &Store, image: &Image, directory: &Path, tag: &Tag) -> Result<(),
         &image.platform,
         tag.as_str(),
     ));
+    entries.extend(image.referrers.iter().map(Referrer::index_entry));
+    referrer::prune(&mut entries);
     let index = manifest::index(&entries)?;
     // What is right already is not written again.
     if std::fs::read(&index_path).is_ok_and(|bytes| bytes == index.bytes) {

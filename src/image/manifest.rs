@@ -55,7 +55,10 @@ pub struct Document {
 }
 
 impl Document {
-    fn new<T: serde::Serialize>(document: &'static str, value: &T) -> Result<Self, ImageError> {
+    pub(super) fn new<T: serde::Serialize>(
+        document: &'static str,
+        value: &T,
+    ) -> Result<Self, ImageError> {
         let bytes = to_canonical(value).map_err(|source| ImageError::Json { document, source })?;
         Ok(Self {
             digest: Sha256Digest::of(&bytes),

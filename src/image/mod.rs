@@ -10,6 +10,7 @@
 //! | [`layer`] | the deterministic tar of a layer |
 //! | [`encode`] | uncompressed, gzip or zstd, and hashed |
 //! | [`manifest`] | PURE: config and manifest as canonical bytes |
+//! | [`referrer`] | PURE: documents that refer to an image, as manifests of their own |
 //! | [`assemble`] | layers made or taken from the cache |
 //! | [`layout`] | OCI image layout directories |
 //! | [`archive`] | OCI archives and Docker archives |
@@ -20,12 +21,14 @@ pub mod encode;
 pub mod layer;
 pub mod layout;
 pub mod manifest;
+pub mod referrer;
 
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
 pub use assemble::{Image, assemble};
+pub use referrer::Referrer;
 
 use crate::hash::Sha256Digest;
 use crate::hash::json::JsonError;

@@ -9,6 +9,7 @@ pub mod compare;
 pub mod facts;
 pub mod image;
 pub mod links;
+pub mod link;
 
 use std::collections::BTreeMap;
 

@@ -158,6 +158,18 @@ pub(super) fn required_labels(subject: Subject<'_>) -> Outcome {
     outcome
 }
 
+/// The label of debug twins: the name of the image that the twin is of.
+pub const DEBUG_LABEL: &str = "kiln.debug-of";
+
+/// The image is no debug twin.
+pub(super) fn no_debug_twin(subject: Subject<'_>) -> Outcome {
+    let mut outcome = Outcome::default();
+    if let Some(of) = subject.image.configuration.labels.get(DEBUG_LABEL) {
+        outcome.find_in_image(format!("it is the debug twin of `{of}`"));
+    }
+    outcome
+}
+
 /// Words that a variable's name has if its value is a secret.
 const SECRET_WORDS: [&str; 9] = [
     "PASSWORD",

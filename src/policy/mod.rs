@@ -239,6 +239,8 @@ impl<'a> Subject<'a> {
     }
 }
 
+pub use configuration::DEBUG_LABEL;
+
 /// Applies one rule.
 fn apply(rule: Rule, subject: Subject<'_>) -> Outcome {
     match rule {
@@ -278,6 +280,7 @@ fn apply(rule: Rule, subject: Subject<'_>) -> Outcome {
         Rule::ReadOnlyRoot => configuration::read_only_root(subject),
         Rule::WritableWithoutPrograms => configuration::writable_without_programs(subject),
         Rule::RequiredLabels => configuration::required_labels(subject),
+        Rule::NoDebugTwin => configuration::no_debug_twin(subject),
         Rule::NoSecretEnvironment => configuration::no_secret_environment(subject),
         Rule::NoSecrets => secrets::no_secrets(subject),
         Rule::NoHiddenSecrets => secrets::no_hidden_secrets(subject),

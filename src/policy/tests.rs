@@ -450,6 +450,10 @@ fn limits_and_labels() {
     let labels = &mut fixture.image.configuration.labels;
     labels.insert("title".to_owned(), "x".to_owned());
     assert!(fixture.findings(Rule::RequiredLabels).is_empty());
+    assert!(fixture.findings(Rule::NoDebugTwin).is_empty());
+    let labels = &mut fixture.image.configuration.labels;
+    labels.insert("kiln.debug-of".to_owned(), "web".to_owned());
+    assert_eq!(fixture.findings(Rule::NoDebugTwin).len(), 1);
 }
 
 #[test]

@@ -148,7 +148,10 @@ pub fn prove(
         variations: variations::names(&varied),
         lacking: first.lacking.or(lacked),
     };
-    if paths(&rebuilt) != first.outputs {
+    if paths(&rebuilt) == first.outputs {
+        // The same bytes came of the same links, also where nothing was recorded before.
+        store.record_links(digest, &rebuilt.links)?;
+    } else {
         proof.difference = Some(difference::first(store, &first.outputs, &rebuilt.outputs)?);
         proof.cause = search::search(&varied, &mut |some| match rebuild(some) {
             Ok(rebuilt) => Ok(Some(paths(&rebuilt) != first.outputs)),

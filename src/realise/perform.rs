@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::{Event, RealiseError, Realiser};
 use crate::action::{Action, ActionKind, Debian};
+use crate::build::links::Links;
 use crate::build::{Builder, Built, Conditions};
 use crate::derivation::Limits;
 use crate::fetch::{self, deb};
@@ -41,6 +42,7 @@ pub(super) struct Made {
     pub origin: Origin,
     /// What the sandbox did without, if there was one.
     pub lacking: Lacking,
+    links: Links,
     _kept: Kept,
 }
 
@@ -57,6 +59,7 @@ impl Made {
             plans: BTreeMap::from([(out(), plan)]),
             origin,
             lacking: Lacking::default(),
+            links: Links::new(),
             _kept: Kept::Tree(scratch),
         }
     }
@@ -107,7 +110,9 @@ pub(super) fn perform(
     if matches!(action.kind, ActionKind::Test { .. }) {
         return Ok((Outputs::new(), true));
     }
-    register(realiser, &work, &made).map(|outputs| (outputs, true))
+    let outputs = register(realiser, &work, &made)?;
+    realiser.store.record_links(*digest, &made.links)?;
+    Ok((outputs, true))
 }
 
 /// Enters what was made into the store.
@@ -181,6 +186,7 @@ fn run(
         plans: built.outputs.clone(),
         origin: Origin::Built,
         lacking: built.record.lacking.clone(),
+        links: built.links.clone(),
         _kept: Kept::Build(Box::new(built)),
     })
 }

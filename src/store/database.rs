@@ -19,7 +19,7 @@ use crate::listing::{Listing, ListingError};
 type Migration = (&'static str, fn(&Transaction<'_>) -> rusqlite::Result<()>);
 
 /// Each migration, in order; the schema's number is how many were applied.
-const MIGRATIONS: [Migration; 4] = [
+const MIGRATIONS: [Migration; 5] = [
     (include_str!("../../store-schema/0001_initial.sql"), |_| {
         Ok(())
     }),
@@ -33,6 +33,10 @@ const MIGRATIONS: [Migration; 4] = [
     ),
     (
         include_str!("../../store-schema/0004_encoded_layers.sql"),
+        |_| Ok(()),
+    ),
+    (
+        include_str!("../../store-schema/0005_materials.sql"),
         |_| Ok(()),
     ),
 ];

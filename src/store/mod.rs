@@ -23,6 +23,7 @@
 
 pub mod add;
 mod blobs;
+mod checksums;
 pub(crate) mod crash;
 mod database;
 pub mod facts;
@@ -30,6 +31,7 @@ mod failed;
 mod ingest;
 mod layers;
 mod leases;
+mod links;
 pub mod lock;
 mod objects;
 mod pool;

@@ -246,6 +246,7 @@ impl Store {
             }
         }
         self.forget_layers_but(|digest| kept.contains(&layers.join(digest.to_string())))?;
+        self.forget_checksums()?;
         Ok(swept)
     }
 
@@ -358,6 +359,8 @@ pub(super) fn delete_objects(transaction: &Transaction<'_>, ids: &[i64]) -> rusq
         "DELETE FROM edges WHERE object IN (SELECT value FROM json_each(?1))",
         "DELETE FROM self_positions WHERE object IN (SELECT value FROM json_each(?1))",
         "DELETE FROM listings WHERE object IN (SELECT value FROM json_each(?1))",
+        "DELETE FROM links WHERE action IN (SELECT action FROM realisations
+           WHERE object IN (SELECT value FROM json_each(?1)))",
         "DELETE FROM realisations WHERE action IN (SELECT action FROM realisations
            WHERE object IN (SELECT value FROM json_each(?1)))",
         "DELETE FROM objects WHERE id IN (SELECT value FROM json_each(?1))",

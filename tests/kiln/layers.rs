@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// The stages in order; the flag tells pure ones.
-const STAGES: [(&str, bool); 18] = [
+const STAGES: [(&str, bool); 20] = [
     ("hash", true),
     ("listing", true),
     ("tree", false),
@@ -22,6 +22,8 @@ const STAGES: [(&str, bool); 18] = [
     ("image", false),
     ("inspect", false),
     ("policy", true),
+    ("sbom", true),
+    ("runtime", true),
     ("proof", false),
     ("cli", false),
 ];

@@ -23,6 +23,7 @@ mod messages;
 mod questions;
 mod reboot;
 mod reproduce;
+mod sbom;
 mod shell;
 mod store;
 mod verify;

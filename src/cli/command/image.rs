@@ -1,14 +1,16 @@
 //! `kiln image`.
 
 mod explain;
-mod gather;
+pub(super) mod gather;
 mod target;
+mod twin;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
 use super::prove::{self, Recorded};
+use super::sbom::Making;
 use super::verdict::{absolute, remark_of, unused, unused_documents};
 use crate::cli::arguments::ImageArguments;
 use crate::cli::hints;
@@ -24,6 +26,7 @@ use crate::listing::Listing;
 use crate::listing::image::Origin;
 use crate::plan::{Graph, Loaded, StepKind};
 use crate::policy::{self, Known, Verdict, evaluate};
+use crate::projection::Projection;
 use crate::proof::Proof;
 use crate::realise::Realised;
 
@@ -40,17 +43,10 @@ pub(in crate::cli) fn run(
         .iter()
         .map(|name| package(name))
         .collect::<Result<Vec<_>, _>>()?;
-    let targets = arguments
-        .output
-        .iter()
-        .map(|text| target::parse(text))
-        .collect::<Result<Vec<_>, _>>()?;
-    if names.len() > 1 && !targets.is_empty() {
-        return Err(Problem::new("several images cannot go to one place")
-            .hint("make them one after the other, each with its own `-o`")
-            .into());
-    }
-    let loaded = session.load(&names)?;
+    let targets = targets(&names, arguments)?;
+    let mut wanted = names.clone();
+    wanted.extend(arguments.debug.then(twin::toolbox));
+    let loaded = session.load(&wanted)?;
     for name in &names {
         declared(&loaded, name)?;
     }
@@ -72,13 +68,20 @@ pub(in crate::cli) fn run(
     };
     for name in &names {
         let (definition, image) = declared(&loaded, name)?;
-        let made = make(
+        let mut made = make(
             session,
             &loaded,
             (&graph, &realised),
             (name, definition, image),
             checked.as_deref(),
             arguments.compression,
+        )?;
+        made = completed(
+            session,
+            &loaded,
+            (&graph, &realised),
+            made,
+            (image, arguments),
         )?;
         if !made.verdict.holds() {
             answer = Answer::No;
@@ -118,8 +121,56 @@ pub(in crate::cli) fn run(
     Ok(answer)
 }
 
+/// Reads where images go.
+fn targets(names: &[PackageName], arguments: &ImageArguments) -> Result<Vec<Target>, Failure> {
+    if names.len() > 1 && !arguments.output.is_empty() {
+        return Err(Problem::new("several images cannot go to one place")
+            .hint("make them one after the other, each with its own `-o`")
+            .into());
+    }
+    let parsed = arguments.output.iter().map(|text| target::parse(text));
+    parsed
+        .map(|target| {
+            Ok(if arguments.debug {
+                twin::place(target?)
+            } else {
+                target?
+            })
+        })
+        .collect()
+}
+
+/// Makes the twin of an image, and the documents that go beside it, as far as asked for.
+fn completed(
+    session: &Session,
+    loaded: &Loaded,
+    (graph, realised): (&Graph, &Realised),
+    mut made: Made,
+    (image, arguments): (&Declared, &ImageArguments),
+) -> Result<Made, Failure> {
+    if arguments.debug {
+        let of = (image, arguments.compression);
+        made = twin::twin(session, loaded, (graph, realised), of, made)?;
+    }
+    if !arguments.sbom.is_empty() {
+        let making = Making {
+            session,
+            loaded,
+            graph,
+            realised,
+        };
+        making.attach(
+            &mut made.image,
+            &made.definition,
+            &made.projection,
+            &arguments.sbom,
+        )?;
+    }
+    Ok(made)
+}
+
 /// Returns the definition of a name, which must be an image's.
-fn declared<'a>(
+pub(super) fn declared<'a>(
     loaded: &'a Loaded,
     name: &PackageName,
 ) -> Result<(&'a Definition, &'a Declared), Failure> {
@@ -141,6 +192,10 @@ struct Made {
     explanation: Explanation,
     verdict: Verdict,
     policy: PackageName,
+    definition: Definition,
+    projection: Projection,
+    /// Whether it is a debug twin.
+    is_twin: bool,
 }
 
 /// Returns the files of an image by name, or `None` if no image is named so. Everything
@@ -172,6 +227,25 @@ pub(super) fn listing(session: &Session, target: &str) -> Result<Option<Listing>
     Listing::new(entries)
         .map(Some)
         .map_err(|error| Problem::from_error(&error).into())
+}
+
+/// Makes an image without judging it.
+pub(super) fn assembled(
+    session: &Session,
+    loaded: &Loaded,
+    steps: (&Graph, &Realised),
+    (name, definition, declared): (&PackageName, &Definition, &Declared),
+) -> Result<(Projection, Image), Failure> {
+    let gathered = gather(session, loaded, steps, (name, definition, declared))?;
+    let image = assemble(
+        &session.store,
+        definition,
+        declared,
+        &gathered.projection,
+        declared.compression,
+    )
+    .map_err(|error| hints::image(&error))?;
+    Ok((gathered.projection, image))
 }
 
 fn make(
@@ -224,6 +298,9 @@ fn make(
         explanation,
         verdict,
         policy,
+        definition: definition.clone(),
+        projection: gathered.projection,
+        is_twin: false,
     })
 }
 
@@ -283,15 +360,20 @@ fn deliver(
     let digest = format!("sha256:{}", image.manifest.digest);
     let mut places = Vec::new();
     if verdict.holds() {
-        let standard = [Target::Layout {
+        let standard = Target::Layout {
             directory: session
                 .store
                 .images()
                 .join(format!("{}-{}", image.name, short(&digest))),
             tag: Tag::Default,
-        }];
+        };
+        let standard = if made.is_twin {
+            twin::place(standard)
+        } else {
+            standard
+        };
         for target in if targets.is_empty() {
-            &standard
+            std::slice::from_ref(&standard)
         } else {
             targets
         } {
@@ -361,6 +443,11 @@ fn write(
         } => {
             let name = name.as_deref().unwrap_or(&image.name);
             let naming = archive::Naming::Docker { name, tag };
+            // There is no way to name them in one.
+            let image = &Image {
+                referrers: Vec::new(),
+                ..image.clone()
+            };
             (
                 archive::write(store, image, file, &naming, existing),
                 format!("docker-archive:{}:{name}:{tag}", file.display()),

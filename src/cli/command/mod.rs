@@ -12,6 +12,8 @@ pub(super) mod inspect;
 pub(super) mod log;
 pub(super) mod prove;
 pub(super) mod run;
+pub(super) mod runtime;
+pub(super) mod sbom;
 pub(super) mod shell;
 pub(super) mod show;
 pub(super) mod store;

@@ -172,7 +172,7 @@ fn contents(
 }
 
 /// Returns the output `out`, or the first by name of a package without one.
-fn main_output(outputs: &BTreeMap<OutputName, StorePath>) -> Option<&StorePath> {
+pub(in crate::cli) fn main_output(outputs: &BTreeMap<OutputName, StorePath>) -> Option<&StorePath> {
     outputs
         .iter()
         .find(|(name, _)| name.as_str() == "out")
