@@ -25,6 +25,8 @@ const DIRECTORY: &str = "/var/tmp/kiln-bench-compile";
 
 const SCRIPT: &str = "cd source && ./configure >/dev/null 2>&1 && make >/dev/null 2>&1";
 
+const ALTERNATIVES: &str = "/etc/alternatives";
+
 const ENVIRONMENT: [(&str, &str); 5] = [
     ("PATH", "/usr/bin:/bin"),
     ("HOME", "/homeless"),
@@ -87,6 +89,14 @@ fn inside(launcher: &Launcher) -> Cost {
         request.nodes.push(Node::Symlink {
             path: format!("/{top}"),
             target: format!("usr/{top}"),
+        });
+    }
+    // `awk`, `cc` and others are links that lead through here on some systems.
+    if Path::new(ALTERNATIVES).exists() {
+        request.nodes.push(Node::Bind {
+            path: ALTERNATIVES.to_owned(),
+            source: ALTERNATIVES.into(),
+            access: Access::ReadOnly,
         });
     }
     request.nodes.push(Node::Bind {
