@@ -36,7 +36,7 @@ pub use built::{Known, listing};
 pub use set::{Effective, gather};
 
 use crate::derivation::{Demand, Exception, Parameters, Rule, Severity};
-use crate::hash::RelPath;
+use crate::hash::{RelPath, STORE_PREFIX, StorePath};
 use crate::listing::facts::{ContentFacts, Elf, Kind};
 use crate::listing::image::{ImageEntry, ImageListing, Node};
 
@@ -317,7 +317,7 @@ pub fn evaluate(image: &ImageListing, demands: &[Demand], exceptions: &[Exceptio
         for remark in left(outcome.findings, subject) {
             let mut waiver = None;
             for (exception, used) in exceptions.iter().zip(&mut used) {
-                if exception.rule == rule && exception.path == remark.path {
+                if exception.rule == rule && is_about(exception, remark.path.as_ref()) {
                     *used = true;
                     waiver = waiver.or(Some(exception));
                 }
@@ -336,6 +336,27 @@ pub fn evaluate(image: &ImageListing, demands: &[Demand], exceptions: &[Exceptio
         .map(|(exception, _)| exception.clone())
         .collect();
     verdict
+}
+
+/// Returns whether an exception is about a path. Where an object of the store lies is known
+/// only once it is built, so that the digest may be left out.
+fn is_about(exception: &Exception, path: Option<&RelPath>) -> bool {
+    match (&exception.path, path) {
+        (None, None) => true,
+        (Some(written), Some(path)) => {
+            written == path || without_digest(path).is_some_and(|short| short == written.as_str())
+        }
+        _ => false,
+    }
+}
+
+/// Returns a path below the store without its object's digest; `None` for any other path.
+fn without_digest(path: &RelPath) -> Option<String> {
+    let store = STORE_PREFIX.trim_start_matches('/');
+    let inside = path.as_str().strip_prefix(store)?.strip_prefix('/')?;
+    let (base, below) = inside.split_once('/')?;
+    let object = StorePath::from_base_name(base).ok()?;
+    Some(format!("{store}/{}/{below}", object.name()))
 }
 
 /// Returns the remarks that `allow` leaves, sorted, each once.

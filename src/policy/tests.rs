@@ -476,6 +476,42 @@ fn exceptions_waive_one_finding_and_must_waive_one() {
 }
 
 #[test]
+fn an_exception_may_leave_out_the_digest_of_an_object() {
+    let object = format!("kiln/store/{}-dash-0.5.12", "a".repeat(52));
+    let (dash, other) = (
+        format!("{object}/bin/dash"),
+        format!("{object}-extra/bin/dash"),
+    );
+    let script = b"#!/bin/sh\n";
+    let fixture = Fixture::new(&[(&dash, script, 0o555), (&other, script, 0o555)]);
+    let waived = |at: &str| {
+        let exception = Exception {
+            rule: Rule::NoShell,
+            path: Some(path(at)),
+            reason: "wanted".to_owned(),
+        };
+        let verdict = evaluate(
+            &fixture.image,
+            &[Demand::plain(Rule::NoShell)],
+            &[exception],
+        );
+        let waived = verdict.waived().into_iter();
+        waived
+            .map(|(_, remark, _)| remark.to_string())
+            .collect::<String>()
+    };
+    assert!(waived("kiln/store/dash-0.5.12/bin/dash").starts_with(&format!("/{dash}: ")));
+    assert!(waived(&dash).starts_with(&format!("/{dash}: ")));
+    for elsewhere in [
+        "kiln/store/dash-0.5.12/bin/sh",
+        "kiln/store/dash-0.5.1/bin/dash",
+        "dash-0.5.12/bin/dash",
+    ] {
+        assert_eq!(waived(elsewhere), "");
+    }
+}
+
+#[test]
 fn findings_come_path_by_path() {
     let mut fixture = Fixture::new(&[("a", b"#!/bin/sh\n", 0o4555), ("b", b"#!/bin/sh\n", 0o4555)]);
     fixture.image.configuration.user = "0".to_owned();
