@@ -286,3 +286,312 @@ fn a_flat_image_refuses_store_paths() {
     assert_eq!(run.status, 2);
     assert!(run.stderr.contains("`config` at byte 12 names"), "{run:?}");
 }
+
+/// An image of its own text: `rest` follows `policy`.
+fn write_image(world: &World, name: &str, rest: &str) {
+    world.write(
+        &format!("derivations/images/{name}.toml"),
+        &format!(
+            "name = \"{name}\"\nversion = \"1\"\nsummary = \"x\"\n[image]\n\
+             policy = \"policies/loose\"\n{rest}"
+        ),
+    );
+}
+
+/// Returns what a tar of one of a layout's layers holds: mode, owner and name of each entry.
+fn entries(world: &World, layout: &str) -> Vec<String> {
+    let blobs = world.path().join(layout).join("blobs/sha256");
+    let manifest = manifest(world, layout);
+    let mut all = Vec::new();
+    for layer in manifest["layers"].as_array().unwrap() {
+        let digest = layer["digest"].as_str().unwrap();
+        let file =
+            std::fs::File::open(blobs.join(digest.strip_prefix("sha256:").unwrap())).unwrap();
+        for entry in tar::Archive::new(file).entries().unwrap() {
+            let entry = entry.unwrap();
+            let header = entry.header();
+            all.push(format!(
+                "{:04o} {}:{} {}",
+                header.mode().unwrap(),
+                header.uid().unwrap(),
+                header.gid().unwrap(),
+                entry.path().unwrap().display()
+            ));
+        }
+    }
+    all
+}
+
+fn document(world: &World, layout: &str, digest: &str) -> serde_json::Value {
+    let digest = digest.strip_prefix("sha256:").unwrap();
+    let path = world.path().join(layout).join("blobs/sha256").join(digest);
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+fn manifest(world: &World, layout: &str) -> serde_json::Value {
+    let index = std::fs::read(world.path().join(layout).join("index.json")).unwrap();
+    let index: serde_json::Value = serde_json::from_slice(&index).unwrap();
+    document(
+        world,
+        layout,
+        index["manifests"][0]["digest"].as_str().unwrap(),
+    )
+}
+
+#[test]
+fn files_of_the_images_own_stand_where_it_says_and_belong_to_whom_it_says() {
+    let world = world();
+    world.write("derivations/images/conf/app.conf", "listen\n");
+    world.write("derivations/images/page.html", "hello\n");
+    write_image(
+        &world,
+        "own",
+        r##"
+parts = ["passwd", "group", "nsswitch"]
+user = "web"
+writable = ["/var/cache/app"]
+stop-signal = "SIGQUIT"
+[image.health-check]
+command = ["/bin/innocent", "--check"]
+interval = "30s"
+retries = 3
+[[image.users]]
+name = "web"
+uid = 101
+[[image.groups]]
+name = "web"
+gid = 101
+members = ["web"]
+[[image.files]]
+path = "/etc/motd"
+text = "welcome\n"
+[[image.files]]
+path = "/usr/bin/hello"
+text = "#!/bin/innocent\n"
+executable = true
+[[image.files]]
+path = "/etc/app"
+source = "conf"
+[[image.files]]
+path = "/srv/index.html"
+source = "page.html"
+[[image.ownership]]
+path = "/var/cache/app"
+owner = "web"
+mode = "0700"
+[[image.ownership]]
+path = "/srv/"
+mode = "0644"
+"##,
+    );
+    let run = world.kiln(&["image", "images/own", "-o", "oci:own"]);
+    assert_eq!(run.status, 0, "{run:?}");
+    insta::assert_snapshot!("own_files", entries(&world, "own").join("\n"));
+    let config = document(
+        &world,
+        "own",
+        manifest(&world, "own")["config"]["digest"]
+            .as_str()
+            .unwrap(),
+    );
+    insta::assert_snapshot!(
+        "configuration",
+        serde_json::to_string_pretty(&config["config"]).unwrap()
+    );
+    let again = world.kiln(&["image", "images/own", "-o", "oci:own"]);
+    assert_eq!(again.stdout, run.stdout);
+    // What an image's file says wrongly is said at its place.
+    write_image(
+        &world,
+        "wrong",
+        r#"
+parts = ["passwd", "shadow"]
+platform = "windows/amd64"
+compression = "xz"
+layers = 0
+[[image.users]]
+name = "a:b"
+uid = 4294967295
+[[image.files]]
+path = "/x"
+text = "x"
+source = "y"
+[[image.ownership]]
+path = "/x"
+mode = "4755"
+"#,
+    );
+    let wrong = world.kiln(&["image", "images/wrong"]);
+    assert_eq!(wrong.status, 2);
+    insta::assert_snapshot!("wrong_image_file", wrong.stderr);
+    write_image(
+        &world,
+        "missing",
+        "[[image.files]]\npath = \"/x\"\nsource = \"y\"\n",
+    );
+    let missing = world.kiln(&["image", "images/missing"]);
+    assert_eq!(missing.status, 2);
+    insta::assert_snapshot!("missing_own_file", missing.stderr);
+}
+
+/// Packages that name one another by store path, and an image of the first.
+fn linked() -> World {
+    let world = world();
+    let install = "mkdir -p \"$out/share/doc\" \"$out/lib\"; echo data > \"$out/share/data\"; \
+                   echo more > \"$out/share/more\"; echo a > \"$out/lib/libx.a\"; echo d > \"$out/share/doc/x\"";
+    world.package("libs/data", "", install);
+    world.write(
+        "derivations/tools/reader.toml",
+        "name = \"reader\"\nversion = \"1\"\nsummary = \"x\"\nlicense = \"MIT\"\n\
+         [build]\nrecipe = \"sh\"\ninputs = [\"libs/data\"]\n[build.phases]\ninstall = '''\n\
+         mkdir \"$out/bin\"; echo \"read $data/share/data\" > \"$out/bin/reader.conf\"\n\
+         echo other > \"$out/bin/other\"; ln -s reader.conf \"$out/bin/alias\"\n'''\n",
+    );
+    world
+}
+
+#[test]
+fn the_store_layout_takes_what_is_named_and_explains_the_rest() {
+    let world = linked();
+    let contents = "[[image.contents]]\npackage = \"tools/reader\"\nfiles = [\"bin/alias\"]\n";
+    write_image(&world, "linked", &format!("layout = \"store\"\n{contents}"));
+    let run = world.kiln(&["image", "images/linked", "-o", "oci:linked", "--explain"]);
+    assert_eq!(run.status, 0, "{run:?}");
+    let filters = vec![("[a-z2-7]{52}|[0-9a-f]{64}", "DIGEST")];
+    insta::with_settings!({ filters => filters }, {
+        insta::assert_snapshot!("explanation", run.stdout);
+        insta::assert_snapshot!("store_layout", entries(&world, "linked").join("\n"));
+    });
+    // The same in a flat image names the way out.
+    write_image(&world, "flat", contents);
+    let flat = world.kiln(&["image", "images/flat"]);
+    assert_eq!(flat.status, 2);
+    assert!(
+        flat.stderr.contains("take `layout = \"store\"`"),
+        "{flat:?}"
+    );
+}
+
+#[test]
+fn an_object_gives_one_layer_in_every_image() {
+    let world = linked();
+    let contents = "layout = \"store\"\n[[image.contents]]\npackage = \"tools/reader\"\n";
+    write_image(&world, "one", contents);
+    write_image(
+        &world,
+        "two",
+        &format!("{contents}to = \"/opt\"\n[[image.contents]]\npackage = \"tools/app\"\n"),
+    );
+    let layers = |image: &str| -> Vec<String> {
+        let run = world.kiln(&[
+            "image",
+            &format!("images/{image}"),
+            "-o",
+            &format!("oci:{image}"),
+        ]);
+        assert_eq!(run.status, 0, "{run:?}");
+        let manifest = manifest(&world, image);
+        let layers = manifest["layers"].as_array().unwrap().iter();
+        layers
+            .map(|layer| layer["digest"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let (one, two) = (layers("one"), layers("two"));
+    // Data, reader, links; and between them the other package.
+    assert_eq!((one.len(), two.len()), (3, 4));
+    assert!(
+        one[..2].iter().all(|layer| two.contains(layer)),
+        "{one:?} {two:?}"
+    );
+    // Under a budget they share layers, and a plan says which.
+    write_image(&world, "few", &format!("layers = 2\n{contents}"));
+    assert_eq!(layers("few").len(), 2);
+    world.write(
+        "derivations/images/cut.toml",
+        "[[layers]]\ntitle = \"all\"\npackages = [\"tools/reader\", \"libs/data\"]\n",
+    );
+    write_image(
+        &world,
+        "planned",
+        &format!("layers = \"cut.toml\"\n{contents}"),
+    );
+    assert_eq!(layers("planned").len(), 2);
+    world.write(
+        "derivations/images/cut.toml",
+        "[[layers]]\ntitle = \"all\"\npackages = [\"tools/none\"]\n",
+    );
+    let wrong = world.kiln(&["image", "images/planned"]);
+    assert_eq!(wrong.status, 2);
+    assert!(
+        wrong
+            .stderr
+            .contains("nothing of `tools/none` is needed for the image"),
+        "{wrong:?}"
+    );
+}
+
+#[test]
+fn compressed_layers_hold_the_same_tars() {
+    let world = world();
+    let mut diff_ids = Vec::new();
+    for compression in ["none", "gzip", "zstd"] {
+        let target = format!("oci:{compression}");
+        let arguments = [
+            "image",
+            "images/app",
+            "-o",
+            &target,
+            "--compression",
+            compression,
+        ];
+        let run = world.kiln(&arguments);
+        assert_eq!(run.status, 0, "{run:?}");
+        let manifest = manifest(&world, compression);
+        let config = document(
+            &world,
+            compression,
+            manifest["config"]["digest"].as_str().unwrap(),
+        );
+        diff_ids.push(config["rootfs"]["diff_ids"].clone());
+        let layer = &manifest["layers"][0];
+        let kind = match compression {
+            "none" => "application/vnd.oci.image.layer.v1.tar".to_owned(),
+            other => format!("application/vnd.oci.image.layer.v1.tar+{other}"),
+        };
+        assert_eq!(layer["mediaType"], kind.as_str());
+        let encoder = layer["annotations"]["dev.kiln.layer.encoder"].as_str();
+        assert_eq!(encoder.is_some(), compression != "none");
+        // It comes from the cache the second time, and is judged as any image.
+        assert_eq!(world.kiln(&arguments).stdout, run.stdout);
+        let inspected = world.kiln(&["inspect", &target, "--policy", "policies/loose"]);
+        assert!(inspected.status < 2, "{inspected:?}");
+    }
+    assert!(
+        diff_ids.windows(2).all(|pair| pair[0] == pair[1]),
+        "{diff_ids:?}"
+    );
+}
+
+#[test]
+fn a_layer_that_was_written_to_is_made_again_and_a_layout_that_was_is_refused() {
+    let world = world();
+    let run = world.kiln(&["image", "images/app", "-o", "oci:layout"]);
+    assert_eq!(run.status, 0, "{run:?}");
+    let manifest = manifest(&world, "layout");
+    let digest = manifest["layers"][0]["digest"].as_str().unwrap();
+    let digest = digest.strip_prefix("sha256:").unwrap();
+    // Both names are of one file: a layout costs no second copy.
+    let blob = world.path().join("layout/blobs/sha256").join(digest);
+    let length = std::fs::metadata(&blob).unwrap().len();
+    crate::world::unlock(&blob, 0o644);
+    let file = std::fs::File::options().write(true).open(&blob).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"X", length / 2).unwrap();
+    drop(file);
+    let refused = world.kiln(&["image", "images/app", "-o", "oci:layout"]);
+    assert_eq!(refused.status, 2, "{refused:?}");
+    assert!(refused.stderr.contains("is damaged"), "{refused:?}");
+    let elsewhere = world.kiln(&["image", "images/app", "-o", "oci:elsewhere"]);
+    assert_eq!(elsewhere.status, 0, "{elsewhere:?}");
+    let judged = world.kiln(&["inspect", "oci:elsewhere", "--policy", "policies/loose"]);
+    assert!(judged.status < 2, "{judged:?}");
+}

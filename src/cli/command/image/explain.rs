@@ -80,10 +80,8 @@ impl Explanation {
                 brought,
                 left,
             } = explained;
-            lines.push(format!(
-                "taken   {object}  {files} files, {}",
-                bytes(*size_bytes)
-            ));
+            let files = count(*files);
+            lines.push(format!("taken   {object}  {files}, {}", bytes(*size_bytes)));
             for (place, how, by) in brought.iter().take(SHOWN) {
                 let by = if by.object == *object {
                     by.path.to_string()
@@ -104,7 +102,7 @@ impl Explanation {
                 } = left;
                 let count = match files {
                     1 => String::new(),
-                    _ => format!("{files} files, "),
+                    _ => format!("{}, ", count(*files)),
                 };
                 let why = why(left);
                 lines.push(format!(
@@ -153,6 +151,13 @@ impl Explanation {
             "objects": objects.collect::<Vec<_>>(),
             "absent": absent.collect::<Vec<_>>(),
         })
+    }
+}
+
+fn count(files: usize) -> String {
+    match files {
+        1 => "1 file".to_owned(),
+        _ => format!("{files} files"),
     }
 }
 
