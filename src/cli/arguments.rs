@@ -310,8 +310,9 @@ pub struct ImageArguments {
     #[arg(long)]
     pub check: bool,
 
-    /// Where to put it: `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]` or
-    /// `docker-archive:FILE[:NAME:TAG]` [default: an OCI layout in the store]
+    /// Where to put it: `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`,
+    /// `docker-archive:FILE[:NAME:TAG]` or `docker://HOST/NAME[:TAG]`
+    /// [default: an OCI layout in the store]
     #[arg(short, long, value_name = "TARGET")]
     pub output: Vec<String>,
 

@@ -10,6 +10,7 @@ use super::report::{Failure, Problem};
 use crate::build::{BuildError, in_words, memory_bytes};
 use crate::derivation::{Definition, Kind, Source};
 use crate::image::ImageError;
+use crate::image::registry::RegistryError;
 use crate::plan::Step;
 use crate::projection::ProjectionError;
 use crate::realise::RealiseError;
@@ -333,10 +334,45 @@ pub(super) fn projection(error: &ProjectionError, definition: &Definition) -> Fa
     Failure::Diagnostics(vec![diagnostic])
 }
 
+/// Says what a registry did not do.
+pub(super) fn registry(error: &RegistryError) -> Failure {
+    let problem = Problem::from_error(error);
+    match error {
+        RegistryError::Denied {
+            host,
+            with_login,
+            said,
+            ..
+        } => {
+            let problem = if said.is_empty() {
+                problem
+            } else {
+                problem.because(format!("it says: {said}"))
+            };
+            if *with_login {
+                problem.hint("the login that was found may not do this, or is no longer good")
+            } else {
+                problem.hint(format!(
+                    "log in with `podman login {host}` or `docker login {host}`: kiln reads their files"
+                ))
+            }
+        }
+        RegistryError::Unreachable { .. } => {
+            problem.hint("check the name and the network; what was sent stays there")
+        }
+        RegistryError::Logins { problem: why, .. } | RegistryError::Helper { problem: why, .. } => {
+            problem.because(why.clone())
+        }
+        RegistryError::Status { .. } | RegistryError::Answer { .. } => problem,
+    }
+    .into()
+}
+
 /// Says why an image could not be made or written.
 pub(super) fn image(error: &ImageError) -> Failure {
     let problem = Problem::from_error(error);
     match error {
+        ImageError::Registry(error) => registry(error),
         ImageError::NotALayout(_) => problem
             .hint("name a new or empty directory, or an OCI layout to add to")
             .into(),

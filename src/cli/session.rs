@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::num::NonZero;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -18,6 +19,7 @@ use super::settings::Settings;
 use crate::build::Builder;
 use crate::fetch::Fetcher;
 use crate::hash::{PackageName, StorePath};
+use crate::image::registry::{CredentialFiles, Reference, Registry};
 use crate::plan::{self, Graph, LoadError, Loaded, StepId};
 use crate::realise::{Realised, Realiser};
 use crate::store::{Hermeticity, Lacking, Store};
@@ -280,6 +282,20 @@ impl Session {
             .known(graph)
             .map_err(|error| hints::realise(&error, None, None))
     }
+}
+
+/// Prepares to speak to a registry, with the login that Podman or Docker have for it.
+pub(super) fn registry(reference: &Reference) -> Result<Registry, Failure> {
+    let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    let files = CredentialFiles::from_environment(variable);
+    let credentials = files
+        .find(reference)
+        .map_err(|error| hints::registry(&error))?;
+    Ok(Registry::new(
+        reference,
+        credentials,
+        ureq::Proxy::try_from_env(),
+    ))
 }
 
 /// Returns the steps that realise what was loaded.

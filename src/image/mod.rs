@@ -13,6 +13,8 @@
 //! | [`referrer`] | PURE: documents that refer to an image, as manifests of their own |
 //! | [`assemble`] | layers made or taken from the cache |
 //! | [`layout`] | OCI image layout directories |
+//! | [`push`](mod@push) | an image's blobs and manifest, to a registry |
+//! | [`registry`] | registries: logins, blobs in chunks, manifests |
 //! | [`archive`] | OCI archives and Docker archives |
 
 pub mod archive;
@@ -21,13 +23,16 @@ pub mod encode;
 pub mod layer;
 pub mod layout;
 pub mod manifest;
+pub mod push;
 pub mod referrer;
+pub mod registry;
 
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
 pub use assemble::{Image, assemble};
+pub use push::{Pushed, push};
 pub use referrer::Referrer;
 
 use crate::hash::Sha256Digest;
@@ -113,6 +118,9 @@ pub enum ImageError {
         /// Why.
         source: io::Error,
     },
+    /// A registry does not do what it should.
+    #[error(transparent)]
+    Registry(#[from] registry::RegistryError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -19,7 +19,7 @@ use crate::listing::{Listing, ListingError};
 type Migration = (&'static str, fn(&Transaction<'_>) -> rusqlite::Result<()>);
 
 /// Each migration, in order; the schema's number is how many were applied.
-const MIGRATIONS: [Migration; 5] = [
+const MIGRATIONS: [Migration; 6] = [
     (include_str!("../../store-schema/0001_initial.sql"), |_| {
         Ok(())
     }),
@@ -39,6 +39,9 @@ const MIGRATIONS: [Migration; 5] = [
         include_str!("../../store-schema/0005_materials.sql"),
         |_| Ok(()),
     ),
+    (include_str!("../../store-schema/0006_pushes.sql"), |_| {
+        Ok(())
+    }),
 ];
 
 /// Prepared statements that are kept.

@@ -35,6 +35,7 @@ mod links;
 pub mod lock;
 mod objects;
 mod pool;
+mod pushes;
 mod reach;
 mod recover;
 mod register;

@@ -14,14 +14,16 @@ use super::sbom::Making;
 use super::verdict::{absolute, remark_of, unused, unused_documents};
 use crate::cli::arguments::ImageArguments;
 use crate::cli::hints;
+use crate::cli::progress::bytes;
 use crate::cli::report::{Answer, Failure, Problem, not_hermetic};
-use crate::cli::session::{Session, graph, package};
+use crate::cli::session::{Session, graph, package, registry};
 use crate::derivation::{
     Compression, Definition, Image as Declared, Kind, resolve, resolve_policy,
 };
 use crate::hash::{PackageName, StorePath};
 use crate::image::archive::{Existing, Format};
-use crate::image::{Image, Tag, archive, assemble, layout};
+use crate::image::registry::Reference;
+use crate::image::{Image, Pushed, Tag, archive, assemble, layout, push};
 use crate::listing::Listing;
 use crate::listing::image::Origin;
 use crate::plan::{Graph, Loaded, StepKind};
@@ -453,9 +455,31 @@ fn write(
                 format!("docker-archive:{}:{name}:{tag}", file.display()),
             )
         }
+        Target::Registry(reference) => return send(session, image, reference),
     };
     result.map_err(|error| hints::image(&error))?;
     Ok(place)
+}
+
+/// Sends an image to a registry, and says how much of it was there.
+fn send(session: &Session, image: &Image, reference: &Reference) -> Result<String, Failure> {
+    let registry = registry(reference)?;
+    let bar = session.output.bytes_bar(push::size_bytes(image), "sent");
+    let pushed = push(&session.store, image, &registry, &|bytes| bar.inc(bytes));
+    bar.finish_and_clear();
+    let Pushed {
+        sent,
+        mounted,
+        there,
+    } = pushed.map_err(|error| hints::image(&error))?;
+    let blobs = |(count, size): (usize, u64)| format!("{count} blobs, {}", bytes(size));
+    session.output.tell(&format!(
+        "sent {} to {reference}; mounted {}; there were {}",
+        blobs(sent),
+        blobs(mounted),
+        blobs(there)
+    ));
+    Ok(format!("docker://{reference}"))
 }
 
 fn print(

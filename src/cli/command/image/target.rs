@@ -1,10 +1,13 @@
-//! Where an image goes, as typed: `oci:DIR:TAG`, `oci-archive:FILE`, `docker-archive:FILE`.
+//! Where an image goes, as typed: `oci:DIR:TAG`, `oci-archive:FILE`, `docker-archive:FILE`,
+//! `docker://HOST/NAME:TAG`.
 
 use std::path::PathBuf;
 
 use crate::cli::report::{Failure, Problem};
 use crate::image::Tag;
 use crate::image::archive::Format;
+use crate::image::registry::Reference;
+use crate::image::registry::reference::{is_repository, is_tag};
 
 /// Where an image goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +30,8 @@ pub(super) enum Target {
         /// What the image is called in it.
         tag: Tag,
     },
+    /// A registry.
+    Registry(Reference),
 }
 
 /// Reads a target.
@@ -51,11 +56,25 @@ pub(super) fn parse(text: &str) -> Result<Target, Failure> {
             })
         }
         "docker-archive" => docker_archive(rest),
+        "docker" => {
+            let reference = rest.strip_prefix("//").unwrap_or(rest);
+            let reference = reference.parse::<Reference>().map_err(|problem| {
+                Problem::new(format!("`{text}` is not a place for an image"))
+                    .because(problem)
+                    .hint("write `docker://HOST/NAME[:TAG]`")
+            })?;
+            if reference.tag().contains(':') {
+                return Err(Problem::new("an image goes to a tag, not to a digest")
+                    .hint("write `docker://HOST/NAME[:TAG]`; the digest follows from the image")
+                    .into());
+            }
+            Some(Target::Registry(reference))
+        }
         _ => None,
     };
     target.ok_or_else(|| {
         Problem::new(format!("`{text}` is not a place for an image"))
-            .hint("write `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]` or `docker-archive:FILE[:NAME:TAG]`")
+            .hint("write `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:NAME:TAG]` or `docker://HOST/NAME[:TAG]`")
             .into()
     })
 }
@@ -87,32 +106,6 @@ fn docker_archive(text: &str) -> Option<Target> {
     })
 }
 
-/// Returns whether a text is a tag, as the OCI distribution specification has it.
-pub(super) fn is_tag(text: &str) -> bool {
-    let mut bytes = text.bytes();
-    bytes
-        .next()
-        .is_some_and(|first| first.is_ascii_alphanumeric() || first == b'_')
-        && text.len() <= 128
-        && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
-}
-
-/// Returns whether a text is a repository's name: lower-case components between slashes.
-pub(super) fn is_repository(text: &str) -> bool {
-    text.len() <= 255
-        && text.split('/').all(|part| {
-            let ends = |byte: Option<&u8>| {
-                byte.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
-            };
-            let bytes = part.as_bytes();
-            ends(bytes.first())
-                && ends(bytes.last())
-                && bytes
-                    .iter()
-                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(b))
-        })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,7 +113,7 @@ mod tests {
     fn layout(text: &str) -> Option<(String, Tag)> {
         match parse(text).ok()? {
             Target::Layout { directory, tag } => Some((directory.display().to_string(), tag)),
-            Target::Archive { .. } => None,
+            Target::Archive { .. } | Target::Registry(_) => None,
         }
     }
 
