@@ -15,6 +15,7 @@ use crate::projection::Projection;
 use crate::realise::Realised;
 
 use super::target::Target;
+use crate::image::registry::Reference;
 
 /// The image whose contents are added.
 const TOOLBOX: &str = "std:images/toolbox";
@@ -146,5 +147,9 @@ pub(super) fn place(target: Target) -> Target {
             name,
             tag: suffixed(tag),
         },
+        Target::Registry(reference) => {
+            let tag = Some(format!("{}{SUFFIX}", reference.tag()));
+            Target::Registry(Reference { tag, ..reference })
+        }
     }
 }
