@@ -347,7 +347,7 @@ pub struct ImageArguments {
 #[derive(Debug, Args)]
 pub struct InspectArguments {
     /// A layout directory or an archive, also as `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]` or
-    /// `docker-archive:FILE[:TAG]`; with `--diff`, two of them
+    /// `docker-archive:FILE[:TAG]`, or `docker://HOST/NAME[:TAG]`; with `--diff`, two of them
     #[arg(required_unless_present = "rules", num_args = 1..=2, value_name = "IMAGE")]
     pub images: Vec<String>,
 

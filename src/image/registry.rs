@@ -6,6 +6,7 @@
 //! | `credentials` | logins from the files and helpers of Docker and Podman |
 //! | `challenge` | PURE: what a registry asks for when it does not let one in |
 //! | [`client`] | requests, each let in |
+//! | `pull` | manifests and blobs, as they come |
 //! | [`push`] | blobs in chunks that go on where they broke off, then the manifest |
 //!
 //! A registry on this machine's loopback is spoken to in plain HTTP, any other only in
@@ -18,6 +19,7 @@ pub mod reference;
 
 mod challenge;
 mod credentials;
+mod pull;
 
 use std::path::PathBuf;
 

@@ -203,7 +203,7 @@ fn docker(opened: &Opened, images: &[document::DockerImage]) -> Result<Chosen, I
             .blobs
             .size(member)
             .ok_or_else(|| InspectError::MissingBlob(member.to_owned()))?;
-        Ok(Descriptor::of_member(member, size_bytes))
+        Ok::<_, InspectError>(Descriptor::of_member(member, size_bytes))
     };
     let config = describe(&image.config)?;
     let bytes = opened.blobs.document(&config, MAX_DOCUMENT)?;

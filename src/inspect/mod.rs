@@ -23,6 +23,7 @@ pub mod document;
 pub mod layer;
 pub mod limits;
 pub mod merge;
+pub mod remote;
 pub mod source;
 pub mod stream;
 pub mod tar;
@@ -30,9 +31,10 @@ pub mod tar;
 use std::io::Read;
 
 use crate::hash::Sha256Digest;
+use crate::image::registry::RegistryError;
 use crate::listing::image::ImageListing;
 use layer::{Budget, ReadLayer};
-use source::Source;
+use source::{Opened, Source};
 
 /// An image that cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +47,9 @@ pub enum InspectError {
         /// Why.
         why: String,
     },
+    /// A registry does not do what it should.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
     /// A file of this machine.
     #[error("cannot read `{name}`")]
     Access {
@@ -127,8 +132,19 @@ pub fn inspect(
     platform: Option<&document::Platform>,
     progress: &dyn Progress,
 ) -> Result<Inspected, InspectError> {
-    let opened = source::open(source)?;
-    let chosen = choose::choose(&opened, platform)?;
+    inspect_opened(&source::open(source)?, platform, progress)
+}
+
+/// As [`inspect`], for a source that was opened.
+///
+/// # Errors
+/// [`InspectError`]; the first in the order of the layers.
+pub fn inspect_opened(
+    opened: &Opened,
+    platform: Option<&document::Platform>,
+    progress: &dyn Progress,
+) -> Result<Inspected, InspectError> {
+    let chosen = choose::choose(opened, platform)?;
     let manifest = &chosen.manifest;
     let bytes = opened
         .blobs

@@ -1,7 +1,7 @@
 //! Where the blobs of an image are.
 //!
-//! [`Blobs`] is what an image's reader needs of any place: a layout directory, an archive,
-//! and, once it is written, a registry. What a place gives is checked by who asks.
+//! [`Blobs`] is what an image's reader needs of any place: a layout directory, an archive
+//! or, in `remote`, a registry. What a place gives is checked by who asks.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -49,11 +49,12 @@ impl Source {
             name: text.to_owned(),
             why,
         };
-        if let Some((scheme @ ("docker" | "docker-daemon" | "containers-storage"), rest)) =
+        if let Some((scheme @ ("docker-daemon" | "containers-storage"), rest)) =
             text.split_once(':')
         {
-            let why =
-                format!("kiln inspects files; `skopeo copy {scheme}:{rest} oci:DIR` writes them");
+            let why = format!(
+                "kiln reads no engine's storage; `skopeo copy {scheme}:{rest} oci:DIR` writes files"
+            );
             return Err(refuse(why));
         }
         let (form, rest) = match text.split_once(':') {

@@ -15,12 +15,13 @@ use crate::cli::hints;
 use crate::cli::library::{Files, read_file};
 use crate::cli::progress::bytes;
 use crate::cli::report::{Answer, Failure, Output, Problem};
-use crate::cli::session::package;
+use crate::cli::session::{package, registry};
 use crate::cli::settings::Settings;
 use crate::derivation::{Rule, SourceFile, built_in};
 use crate::hash::PackageName;
+use crate::image::registry::Reference;
 use crate::inspect::source::Source;
-use crate::inspect::{Inspected, Progress, inspect, printable};
+use crate::inspect::{Inspected, Progress, inspect, inspect_opened, printable, remote};
 use crate::listing::image::ImageEntry;
 use crate::plan::{self, Library, LoadError};
 use crate::policy::{self, Effective, Remark, Status, Verdict, evaluate};
@@ -102,7 +103,18 @@ fn read(
         }
     }
     let bar = Bar(output.bytes_bar(0, "read"));
-    let inspected = Source::parse(image).and_then(|source| inspect(&source, platform, &bar));
+    let inspected = match image.strip_prefix("docker://") {
+        Some(reference) => {
+            let reference = reference.parse::<Reference>().map_err(|problem| {
+                Problem::new(format!("`{image}` is not an image"))
+                    .because(problem)
+                    .hint("write `docker://HOST/NAME[:TAG]`")
+            })?;
+            let registry = registry(&reference)?;
+            remote::open(registry).and_then(|opened| inspect_opened(&opened, platform, &bar))
+        }
+        None => Source::parse(image).and_then(|source| inspect(&source, platform, &bar)),
+    };
     bar.0.finish_and_clear();
     inspected.map_err(|error| hints::inspect(&error, image))
 }

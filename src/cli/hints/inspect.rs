@@ -10,6 +10,7 @@ pub(in crate::cli) fn inspect(error: &InspectError, image: &str) -> Failure {
     problem.because.push(whole.message);
     problem.because.extend(whole.because);
     match error {
+        InspectError::Registry(error) => return super::registry(error),
         InspectError::NotAnImage { why, .. } => problem.because(why).hint(
             "name a layout directory or an archive, such as `skopeo copy` and `docker save` make",
         ),
