@@ -412,6 +412,12 @@ layers = 0
 [[image.users]]
 name = "a:b"
 uid = 4294967295
+[[image.groups]]
+name = "one"
+gid = 7
+[[image.groups]]
+name = "one"
+gid = 7
 [[image.files]]
 path = "/x"
 text = "x"

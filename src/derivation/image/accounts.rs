@@ -1,6 +1,6 @@
 //! Users, groups, and the files that programs look them up in.
 
-use super::super::diagnostic::{Diagnostic, Spanned};
+use super::super::diagnostic::{Diagnostic, Span, Spanned};
 use super::super::fields::Fields;
 
 /// A user of an image.
@@ -81,19 +81,10 @@ pub(super) fn read_users(fields: &mut Fields<'_, '_>) -> Vec<User> {
             },
         ))
     });
-    for (number, ((name_at, uid_at), user)) in users.iter().enumerate() {
-        let before = users.iter().take(number).map(|(_, other)| other);
-        for other in before {
-            if other.name == user.name {
-                let message = format!("there are two users `{}`", user.name);
-                fields.problem(name_at.clone(), message);
-            }
-            if other.uid == user.uid {
-                let message = format!("`{}` and `{}` have one number", other.name, user.name);
-                fields.problem(uid_at.clone(), message);
-            }
-        }
-    }
+    let named = users
+        .iter()
+        .map(|(at, user)| (at, user.name.as_str(), user.uid));
+    refuse_equal(fields, "users", named);
     users.into_iter().map(|(_, user)| user).collect()
 }
 
@@ -121,20 +112,32 @@ pub(super) fn read_groups(fields: &mut Fields<'_, '_>, users: &[User]) -> Vec<Gr
             },
         ))
     });
-    for (number, ((name_at, gid_at), group)) in groups.iter().enumerate() {
-        let before = groups.iter().take(number).map(|(_, other)| other);
-        for other in before {
-            if other.name == group.name {
-                let message = format!("there are two groups `{}`", group.name);
-                fields.problem(name_at.clone(), message);
+    let named = groups
+        .iter()
+        .map(|(at, group)| (at, group.name.as_str(), group.gid));
+    refuse_equal(fields, "groups", named);
+    groups.into_iter().map(|(_, group)| group).collect()
+}
+
+/// Reports names and numbers that stand twice; each comes with the places of the two.
+fn refuse_equal<'a>(
+    fields: &mut Fields<'_, '_>,
+    what: &str,
+    all: impl Iterator<Item = (&'a (Span, Span), &'a str, u32)>,
+) {
+    let mut before: Vec<(&str, u32)> = Vec::new();
+    for ((name_at, number_at), name, number) in all {
+        for (other, others_number) in &before {
+            if *other == name {
+                fields.problem(name_at.clone(), format!("there are two {what} `{name}`"));
             }
-            if other.gid == group.gid {
-                let message = format!("`{}` and `{}` have one number", other.name, group.name);
-                fields.problem(gid_at.clone(), message);
+            if *others_number == number {
+                let message = format!("`{other}` and `{name}` have one number");
+                fields.problem(number_at.clone(), message);
             }
         }
+        before.push((name, number));
     }
-    groups.into_iter().map(|(_, group)| group).collect()
 }
 
 /// Reads a name as `useradd` takes it: what starts with a digit would be taken for a

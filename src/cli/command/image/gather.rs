@@ -2,7 +2,8 @@
 //! it read once.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write as _;
+use std::fs::File;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -226,7 +227,7 @@ fn write_text(to: &Path, text: &str, executable: bool) -> std::io::Result<()> {
     if let Some(parent) = to.parent() {
         std::fs::create_dir_all(parent)?;
     }
-    let mut file = std::fs::File::create_new(to)?;
+    let mut file = File::create_new(to)?;
     file.write_all(text.as_bytes())?;
     let mode = if executable { 0o755 } else { 0o644 };
     file.set_permissions(std::fs::Permissions::from_mode(mode))
@@ -297,16 +298,21 @@ fn read(
 ) -> Result<Vec<(ContentFacts, Links)>, Failure> {
     files
         .par_iter()
-        .map(|file| {
+        // One buffer for each thread: to get and give back memory for every file costs
+        // more than to read it.
+        .map_init(Vec::new, |bytes, file| {
             let path = session.store.blob_path(file.digest, file.executable);
-            let bytes = std::fs::read(&path).map_err(|error| {
-                Failure::from(
-                    Problem::new(format!("cannot read `{}`", path.display()))
-                        .because(error.to_string())
-                        .hint("`kiln store verify` tells what is damaged"),
-                )
-            })?;
-            let facts = extract(&bytes);
+            bytes.clear();
+            File::open(&path)
+                .and_then(|mut file| file.read_to_end(bytes))
+                .map_err(|error| {
+                    Failure::from(
+                        Problem::new(format!("cannot read `{}`", path.display()))
+                            .because(error.to_string())
+                            .hint("`kiln store verify` tells what is damaged"),
+                    )
+                })?;
+            let facts = extract(bytes);
             let named: BTreeSet<&StorePath> = match (layout, objects.get(&file.place.object)) {
                 (Layout::Store, Some(object)) => object
                     .references
@@ -316,7 +322,7 @@ fn read(
                     .collect(),
                 _ => BTreeSet::new(),
             };
-            let links = links(&bytes, &facts, named);
+            let links = links(bytes, &facts, named);
             Ok((facts, links))
         })
         .collect()
