@@ -2,8 +2,8 @@
 //!
 //! A blob that is there is not sent; one that this machine knows to be in another
 //! repository of the registry is mounted. A large one is sent in chunks: when one is lost,
-//! the registry is asked how far it came, and the rest follows. The manifest comes last,
-//! so that a tag never names what is not there.
+//! the registry is asked how far it came, and the rest follows, or, where it cannot say so,
+//! the blob once more. The manifest comes last, so that a tag never names what is not there.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -180,13 +180,7 @@ fn push_blob(
     }
     let location = match location {
         Some(location) => location,
-        None => {
-            let mut response = registry.send(&Ask::new(Method::POST, &uploads, &operation))?;
-            if response.status() != StatusCode::ACCEPTED {
-                return Err(registry.status(&operation, &mut response));
-            }
-            location_of(registry, &response)?
-        }
+        None => begin(registry, &operation)?,
     };
     let upload = Upload {
         registry,
@@ -196,6 +190,16 @@ fn push_blob(
     };
     upload.run(location)?;
     Ok(Came::Sent)
+}
+
+/// Begins an upload, and returns where it goes.
+fn begin(registry: &Registry, operation: &str) -> Result<String, RegistryError> {
+    let uploads = registry.path("blobs/uploads/");
+    let mut response = registry.send(&Ask::new(Method::POST, &uploads, operation))?;
+    if response.status() != StatusCode::ACCEPTED {
+        return Err(registry.status(operation, &mut response));
+    }
+    location_of(registry, &response)
 }
 
 fn location_of(registry: &Registry, response: &Response<Body>) -> Result<String, RegistryError> {
@@ -242,8 +246,9 @@ impl Upload<'_> {
                     std::thread::sleep(PAUSE * tries);
                     match self.resume(&location)? {
                         Some((next, arrived)) => (location, at) = (next, arrived.min(size)),
-                        // Nothing is known of it: it may have ended.
-                        None => return Err(error),
+                        // It does not know how far it came: Debian's registry, for one,
+                        // loses count of a chunk that arrived in part.
+                        None => (location, at) = (begin(self.registry, self.operation)?, 0),
                     }
                 }
             }
