@@ -19,7 +19,6 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use libdeflater::{CompressionLvl, Compressor};
-use rayon::prelude::*;
 use sha2::{Digest as _, Sha256};
 
 use crate::derivation::Compression;
@@ -157,24 +156,24 @@ fn plain(mut file: &File, blocks: &Receiver<Block>) -> io::Result<()> {
 fn gzip(mut to: Counter<'_>, blocks: &Receiver<Block>) -> io::Result<(Sha256Digest, u64)> {
     let level = CompressionLvl::new(GZIP_LEVEL)
         .map_err(|_| io::Error::other("libdeflate has no such level"))?;
-    let at_once = rayon::current_num_threads() * 2;
+    let at_once = threads();
     while let Ok(first) = blocks.recv() {
         let mut batch = vec![first];
-        batch.extend(blocks.try_iter().take(at_once.saturating_sub(1)));
-        let members = batch
-            .par_iter()
-            .map_init(
-                || Compressor::new(level),
-                |compressor, block| {
-                    let mut member = vec![0; compressor.gzip_compress_bound(block.len())];
-                    let length = compressor
-                        .gzip_compress(block, &mut member)
-                        .map_err(|_| io::Error::other("libdeflate refused a block"))?;
-                    member.truncate(length);
-                    Ok(member)
-                },
-            )
-            .collect::<io::Result<Vec<_>>>()?;
+        batch.extend(blocks.try_iter().take(at_once - 1));
+        // Threads of its own: those of the pool may all wait for a layer each.
+        let members = std::thread::scope(|scope| {
+            let running: Vec<_> = batch
+                .iter()
+                .map(|block| scope.spawn(move || member(level, block)))
+                .collect();
+            running
+                .into_iter()
+                .map(|thread| {
+                    let ended = |_| Err(io::Error::other("a thread ended early"));
+                    thread.join().unwrap_or_else(ended)
+                })
+                .collect::<io::Result<Vec<_>>>()
+        })?;
         for member in members {
             to.write_all(&member)?;
         }
@@ -182,13 +181,27 @@ fn gzip(mut to: Counter<'_>, blocks: &Receiver<Block>) -> io::Result<(Sha256Dige
     Ok(to.finish())
 }
 
+fn member(level: CompressionLvl, block: &[u8]) -> io::Result<Vec<u8>> {
+    let mut compressor = Compressor::new(level);
+    let mut member = vec![0; compressor.gzip_compress_bound(block.len())];
+    let length = compressor
+        .gzip_compress(block, &mut member)
+        .map_err(|_| io::Error::other("libdeflate refused a block"))?;
+    member.truncate(length);
+    Ok(member)
+}
+
+/// Returns how many threads compress one layer: at least one.
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get)
+}
+
 fn zstd(to: Counter<'_>, blocks: &Receiver<Block>) -> io::Result<(Sha256Digest, u64)> {
     let mut encoder = zstd::Encoder::new(to, ZSTD_LEVEL)?;
     encoder.include_checksum(false)?;
     encoder.include_contentsize(false)?;
     // At least one: without, the library goes another way, to other bytes.
-    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
-    encoder.multithread(u32::try_from(threads).unwrap_or(1))?;
+    encoder.multithread(u32::try_from(threads()).unwrap_or(1))?;
     for block in blocks {
         encoder.write_all(&block)?;
     }
@@ -306,6 +319,19 @@ mod tests {
         assert!(found == bytes);
         let (zstd, _) = encoded(Compression::Zstd, &bytes, BLOCK);
         assert!(zstd::decode_all(zstd.as_slice()).unwrap() == bytes);
+    }
+
+    #[test]
+    fn as_many_layers_at_once_as_there_are_threads_do_not_wait_for_one_another() {
+        use rayon::prelude::*;
+        let bytes = text(2 * BLOCK);
+        for (_, compression) in Compression::NAMES {
+            let digests: Vec<Sha256Digest> = (0..4 * rayon::current_num_threads())
+                .into_par_iter()
+                .map(|_| encoded(compression, &bytes, BLOCK).1.digest)
+                .collect();
+            assert!(digests.windows(2).all(|pair| pair[0] == pair[1]));
+        }
     }
 
     #[test]
