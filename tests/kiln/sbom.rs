@@ -190,8 +190,9 @@ fn a_bill_tells_each_file_its_parts_and_what_was_linked_into_it() {
     let (world, other) = (world(), world());
     let bill = document(&world, &["sbom", "images/app"]);
     let image = id(&bill, "packages", "name", "app-image");
-    let app = id(&bill, "packages", "comment", "derivation file: apps/app");
-    let tiny = id(&bill, "packages", "comment", "derivation file: libs/tiny");
+    // By the object's own name: the roots of their builds come from the same files.
+    let app = id(&bill, "packages", "SPDXID", "-app-1");
+    let tiny = id(&bill, "packages", "SPDXID", "-tiny-3");
     let seed = id(&bill, "packages", "name", "seed-tools");
     let binutils = id(&bill, "packages", "name", "binutils");
     let program = id(&bill, "files", "fileName", "./bin/app");
