@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
+use tempfile::NamedTempFile;
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::DefaultConnector;
 
@@ -61,11 +62,9 @@ pub enum Event<'a> {
     },
 }
 
-/// A file with the wanted content.
+/// What is known of a file that was fetched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fetched {
-    /// Where it lies.
-    pub path: PathBuf,
     /// Its length.
     pub size_bytes: u64,
     /// Where it came from; `None` if it was there already.
@@ -79,6 +78,13 @@ pub struct Fetcher {
     mirrors: Mirrors,
     /// Hosts by whether they answered: one that never did costs its time-out only once.
     answered: Mutex<BTreeMap<String, bool>>,
+}
+
+/// What an address gave, in a file that goes unless it is kept.
+struct Download {
+    digest: Sha256Digest,
+    size_bytes: u64,
+    file: NamedTempFile,
 }
 
 enum Failure {
@@ -115,11 +121,13 @@ impl Fetcher {
         }
     }
 
-    /// Returns a file whose SHA-256 is the wanted one, in `directory`.
+    /// Makes `into` a file whose SHA-256 is the wanted one.
     ///
-    /// A file of that hash that is there already is checked and returned. Bytes with
-    /// another hash are kept there under their own hash, so that they need no second
-    /// download when the declaration turns out to be what was wrong.
+    /// `directory`, on the same file system, holds downloads that nobody took: a file of
+    /// that hash is taken from there, checked. Bytes with another hash are kept there
+    /// under their own hash, so that they need no second download when the declaration
+    /// turns out to be what was wrong. Others may fetch the same at the same time: nothing
+    /// that this has taken or downloaded stays where they could take it.
     ///
     /// # Errors
     /// [`FetchError::WrongHash`] if some address gave other bytes and none the right
@@ -129,12 +137,12 @@ impl Fetcher {
         urls: &[String],
         expected: Sha256Digest,
         directory: &Path,
+        into: &Path,
         events: &dyn Fn(Event<'_>),
     ) -> Result<Fetched, FetchError> {
         let kept = directory.join(expected.to_string());
-        if let Some(size_bytes) = check_kept(&kept, expected)? {
+        if let Some(size_bytes) = take_kept(&kept, expected, into)? {
             return Ok(Fetched {
-                path: kept,
                 size_bytes,
                 from: None,
             });
@@ -149,14 +157,20 @@ impl Fetcher {
             } else {
                 events(Event::Started { url: &url });
                 match self.download_patiently(&url, &host, directory, events) {
-                    Ok((actual, size_bytes, path)) if actual == expected => {
+                    Ok(download) if download.digest == expected => {
+                        keep(download.file, into)?;
                         return Ok(Fetched {
-                            path,
-                            size_bytes,
+                            size_bytes: download.size_bytes,
                             from: Some(url),
                         });
                     }
-                    Ok((actual, _, path)) => {
+                    Ok(Download {
+                        digest: actual,
+                        file,
+                        ..
+                    }) => {
+                        let path = directory.join(actual.to_string());
+                        keep(file, &path)?;
                         mismatch.get_or_insert((actual, path));
                         notable = true;
                         format!("gave other bytes, with SHA-256 `{actual}`")
@@ -205,7 +219,7 @@ impl Fetcher {
         host: &str,
         directory: &Path,
         events: &dyn Fn(Event<'_>),
-    ) -> Result<(Sha256Digest, u64, PathBuf), Failure> {
+    ) -> Result<Download, Failure> {
         let mut tries = 0;
         loop {
             tries += 1;
@@ -224,13 +238,13 @@ impl Fetcher {
         }
     }
 
-    /// Downloads an address into a file named after the hash of what came.
+    /// Downloads an address into a temporary file.
     fn download(
         &self,
         url: &str,
         directory: &Path,
         events: &dyn Fn(Event<'_>),
-    ) -> Result<(Sha256Digest, u64, PathBuf), Failure> {
+    ) -> Result<Download, Failure> {
         let response = self
             .agent
             .get(url)
@@ -270,10 +284,23 @@ impl Fetcher {
                 total.unwrap_or_default()
             )));
         }
-        let path = directory.join(digest.to_string());
-        file.persist(&path)
-            .map_err(|error| local("keep the download in", error.error))?;
-        Ok((digest, received, path))
+        Ok(Download {
+            digest,
+            size_bytes: received,
+            file,
+        })
+    }
+}
+
+/// Gives a download its place.
+fn keep(file: NamedTempFile, path: &Path) -> Result<(), FetchError> {
+    match file.persist(path) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(FetchError::Access {
+            operation: "move the download to",
+            path: path.to_owned(),
+            source: error.error,
+        }),
     }
 }
 
@@ -329,21 +356,30 @@ fn copy_hashing(
     }
 }
 
-/// Returns the length of a kept file if its content is the wanted one.
-fn check_kept(path: &Path, expected: Sha256Digest) -> Result<Option<u64>, FetchError> {
-    let failed = |source| FetchError::Access {
-        operation: "read",
-        path: path.to_owned(),
-        source,
+/// Takes a kept download away, and returns its size if it has the wanted content. It is
+/// looked at only when it is where nobody else takes it.
+fn take_kept(kept: &Path, expected: Sha256Digest, into: &Path) -> Result<Option<u64>, FetchError> {
+    let failed = |operation, path: &Path| {
+        let path = path.to_owned();
+        move |source| FetchError::Access {
+            operation,
+            path,
+            source,
+        }
     };
-    let mut file = match File::open(path) {
+    match std::fs::rename(kept, into) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        other => other.map_err(failed)?,
-    };
+        other => other.map_err(failed("take the download", kept))?,
+    }
+    let mut file = File::open(into).map_err(failed("read", into))?;
     let mut hasher = Sha256::new();
-    let size_bytes = io::copy(&mut file, &mut HashWriter(&mut hasher)).map_err(failed)?;
-    let actual = Sha256Digest::from_bytes(hasher.finalize().into());
-    Ok((actual == expected).then_some(size_bytes))
+    let size_bytes =
+        io::copy(&mut file, &mut HashWriter(&mut hasher)).map_err(failed("read", into))?;
+    if Sha256Digest::from_bytes(hasher.finalize().into()) == expected {
+        return Ok(Some(size_bytes));
+    }
+    std::fs::remove_file(into).map_err(failed("remove", into))?;
+    Ok(None)
 }
 
 struct HashWriter<'a>(&'a mut Sha256);

@@ -207,21 +207,21 @@ fn fetch_file(
         } => notify(Event::AddressFailed { why }),
         _ => {}
     };
-    let fetched = realiser
+    let (scratch, tree) = empty_tree(realiser)?;
+    realiser
         .fetcher
-        .fetch(work.addresses, sha256, &realiser.store.downloads(), &events)
+        .fetch(
+            work.addresses,
+            sha256,
+            &realiser.store.downloads(),
+            &tree.join(file.as_str()),
+            &events,
+        )
         .map_err(|source| RealiseError::Fetch {
             label: work.label.to_owned(),
             package: work.package.clone(),
             source: Box::new(source),
         })?;
-    let (scratch, tree) = empty_tree(realiser)?;
-    let into = tree.join(file.as_str());
-    std::fs::rename(&fetched.path, &into).map_err(|source| RealiseError::Access {
-        operation: "move the download to",
-        path: into,
-        source,
-    })?;
     plan_made(scratch, &tree, &work.action.name, Origin::Fetched)
 }
 

@@ -45,7 +45,13 @@ const ANSWERS: &[(&str, &str)] = &[
 
 fn fetch(urls: &[String], directory: &Path) -> Result<Fetched, FetchError> {
     let fetcher = Fetcher::new(Mirrors::default(), None);
-    fetcher.fetch(urls, Sha256Digest::of(b"hello\n"), directory, &|_| {})
+    fetcher.fetch(
+        urls,
+        Sha256Digest::of(b"hello\n"),
+        directory,
+        &directory.join("into"),
+        &|_| {},
+    )
 }
 
 #[test]
@@ -54,18 +60,50 @@ fn the_first_address_with_the_right_bytes_is_taken() {
     let directory = tempfile::tempdir().unwrap();
     let urls = ["missing", "short", "other", "moved"].map(|path| format!("{base}/{path}"));
     let fetched = fetch(&urls, directory.path()).unwrap();
-    assert_eq!(std::fs::read(&fetched.path).unwrap(), b"hello\n");
+    let bytes = std::fs::read(directory.path().join("into")).unwrap();
+    assert_eq!(bytes, b"hello\n");
     assert_eq!(fetched.from.as_deref(), Some(urls[3].as_str()));
 }
 
 #[test]
-fn a_file_that_is_there_needs_no_network() {
+fn a_file_that_is_there_is_taken_once_and_only_if_it_is_whole() {
     let (base, asked) = serve(ANSWERS);
     let directory = tempfile::tempdir().unwrap();
     let urls = [format!("{base}/good")];
-    fetch(&urls, directory.path()).unwrap();
+    let kept = directory
+        .path()
+        .join(Sha256Digest::of(b"hello\n").to_string());
+    std::fs::write(&kept, "hello\n").unwrap();
     assert_eq!(fetch(&urls, directory.path()).unwrap().from, None);
+    assert_eq!(asked.load(Ordering::SeqCst), 0);
+    assert!(!kept.exists());
+    std::fs::write(&kept, "hel").unwrap();
+    let fetched = fetch(&urls, directory.path()).unwrap();
+    assert_eq!(fetched.from.as_deref(), Some(urls[0].as_str()));
     assert_eq!(asked.load(Ordering::SeqCst), 1);
+}
+
+/// Two packages may want one file under two names: neither takes it from under the other.
+#[test]
+fn the_same_file_may_be_fetched_by_many_at_once() {
+    let (base, _) = serve(ANSWERS);
+    let directory = tempfile::tempdir().unwrap();
+    let fetcher = Fetcher::new(Mirrors::default(), None);
+    let urls = [format!("{base}/good")];
+    std::thread::scope(|scope| {
+        for number in 0..8 {
+            let into = directory.path().join(format!("into-{number}"));
+            let (fetcher, urls, directory) = (&fetcher, &urls, directory.path());
+            scope.spawn(move || {
+                let expected = Sha256Digest::of(b"hello\n");
+                fetcher
+                    .fetch(urls, expected, directory, &into, &|_| {})
+                    .unwrap();
+                assert_eq!(std::fs::read(into).unwrap(), b"hello\n");
+            });
+        }
+    });
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 8);
 }
 
 #[test]
@@ -88,7 +126,13 @@ fn wrong_bytes_are_shown_and_kept_under_their_own_hash() {
     // With the declaration corrected, no download is needed.
     let fetcher = Fetcher::new(Mirrors::default(), None);
     let fetched = fetcher
-        .fetch(&[], actual, directory.path(), &|_| {})
+        .fetch(
+            &[],
+            actual,
+            directory.path(),
+            &directory.path().join("into"),
+            &|_| {},
+        )
         .unwrap();
     assert_eq!(fetched.from, None);
 }
