@@ -24,6 +24,7 @@ pub mod realise;
 pub mod projection;
 pub mod image;
 pub mod inspect;
+pub mod join;
 pub mod policy;
 pub mod sbom;
 pub mod runtime;

@@ -45,6 +45,8 @@ pub enum Command {
     Build(BuildArguments),
     /// Build images
     Image(ImageArguments),
+    /// Join images for several platforms into one, which each machine takes its own from
+    Index(IndexArguments),
     /// Judge an image of any maker by the rules of a policy, or compare two
     Inspect(InspectArguments),
     /// Rebuild what something was built from, and compare bit for bit
@@ -341,6 +343,24 @@ pub struct ImageArguments {
     /// How much is done at once.
     #[command(flatten)]
     pub effort: Effort,
+}
+
+/// Arguments of `kiln index`.
+#[derive(Debug, Args)]
+pub struct IndexArguments {
+    /// Layouts, archives or images of registries, as `oci:DIR[:TAG]`,
+    /// `oci-archive:FILE[:TAG]` or `docker://HOST/NAME[:TAG]`, each for other platforms
+    #[arg(required = true, value_name = "IMAGE")]
+    pub images: Vec<String>,
+
+    /// Where to put it: `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]` or
+    /// `docker://HOST/NAME[:TAG]`
+    #[arg(short, long, required = true, value_name = "TARGET")]
+    pub output: Vec<String>,
+
+    /// Let an archive replace a file that kiln did not write
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// Arguments of `kiln inspect`.

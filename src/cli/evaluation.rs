@@ -1,16 +1,10 @@
 //! What a request gave last time, so that asking again does not evaluate again.
 //!
-//! One file for each request (a set of packages) in the store's `evaluations/`: every
-//! derivation file that was read, and for each package its action. It
-//! counts only while nothing can have changed: the same executable, the same files, and
-//! nothing removed from the store since. Anything else in the file's place (another
-//! version's bytes, half a file) is as good as no file. The bytes are bincode: they never
-//! leave this machine and this executable, and nobody is hurt if they are lost.
+//! One [memory] for each request (a set of packages): every derivation file that was read,
+//! and for each package its action. It counts only while nothing can have changed: the same
+//! files, and nothing removed from the store since.
 
 use std::collections::BTreeMap;
-use std::fs::Metadata;
-use std::io::Write as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -18,6 +12,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::library::{Files, Origin};
+use super::memory::{self, Stamp};
 use crate::hash::{ActionDigest, BlobDigest, OutputName, PackageName, StorePath};
 use crate::plan::{Graph, Loaded, StepKind};
 use crate::realise::Realised;
@@ -41,17 +36,9 @@ pub(super) struct KnownPackage {
 /// objects are in use.
 const MAX_AGE: Duration = Duration::from_secs(1800);
 
-/// A file that was changed so shortly before it was read may have changed after it without
-/// a sign: clocks of file systems tick slowly. Its content is compared instead.
-const TICK: Duration = Duration::from_secs(1);
-
-/// Largest file that is read, in bytes: a million packages have less.
-const MAX_BYTES: usize = 512 << 20;
-
 /// What the file holds.
 #[derive(Serialize, Deserialize)]
 struct Remembered {
-    executable: Stamp,
     written: Duration,
     removals: u64,
     files: Vec<(PathBuf, Stamp, [u8; 32])>,
@@ -65,38 +52,6 @@ struct RememberedPackage {
     action: [u8; 32],
 }
 
-/// What changes when a file does.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    size_bytes: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    fn of(metadata: &Metadata) -> Self {
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size_bytes: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
-
-    fn read(path: &Path) -> Option<Self> {
-        std::fs::metadata(path).ok().as_ref().map(Self::of)
-    }
-
-    /// Returns whether the file was last changed well before a moment.
-    fn is_older_than(&self, moment: Duration) -> bool {
-        let changed = u64::try_from(self.changed.0).unwrap_or(0);
-        Duration::from_secs(changed) + TICK + TICK < moment
-    }
-}
-
 fn now() -> Duration {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -106,16 +61,9 @@ fn now() -> Duration {
 /// Returns what packages gave last time, if nothing can have changed since and all of it is
 /// hermetic.
 pub(super) fn recall(store: &Store, files: &Files, wanted: &[PackageName]) -> Option<Known> {
-    let path = place(store, files, wanted);
-    if std::fs::metadata(&path).ok()?.len() > MAX_BYTES as u64 {
-        return None;
-    }
-    let bytes = std::fs::read(&path).ok()?;
-    let (remembered, _): (Remembered, usize) =
-        bincode::serde::decode_from_slice(&bytes, configuration()).ok()?;
+    let remembered: Remembered = memory::recall(&place(store, files, wanted))?;
     let age = now().checked_sub(remembered.written)?;
     let holds = age < MAX_AGE
-        && remembered.executable == executable()?
         && remembered.removals == store.removals().ok()?
         && remembered.files.par_iter().with_min_len(64).all(|file| {
             let (path, stamp, digest) = file;
@@ -167,10 +115,7 @@ pub(super) fn remember(
     let Some(remembered) = summary(store, files, wanted, loaded, graph, realised) else {
         return;
     };
-    // Only speed is lost with it.
-    if let Err(error) = write(&place(store, files, wanted), &remembered) {
-        tracing::debug!(%error, "the evaluation is not remembered");
-    }
+    memory::keep(&place(store, files, wanted), &remembered);
 }
 
 fn summary(
@@ -207,7 +152,6 @@ fn summary(
         });
     }
     Some(Remembered {
-        executable: executable()?,
         written: now(),
         removals: store.removals().ok()?,
         files: stamps,
@@ -224,43 +168,11 @@ fn stamp_of(path: PathBuf, evaluated: &str) -> Option<(PathBuf, Stamp, [u8; 32])
     (text == evaluated.as_bytes()).then_some((path, stamp, *digest.as_bytes()))
 }
 
-fn write(path: &Path, remembered: &Remembered) -> std::io::Result<()> {
-    let bytes = bincode::serde::encode_to_vec(remembered, configuration())
-        .map_err(std::io::Error::other)?;
-    let directory = path.parent().unwrap_or(path);
-    std::fs::create_dir_all(directory)?;
-    let mut file = tempfile::NamedTempFile::new_in(directory)?;
-    file.write_all(&bytes)?;
-    file.persist(path).map_err(|error| error.error)?;
-    Ok(())
-}
-
-fn configuration() -> impl bincode::config::Config {
-    bincode::config::standard().with_limit::<MAX_BYTES>()
-}
-
-/// Returns what tells this executable from every other build of kiln.
-fn executable() -> Option<Stamp> {
-    Stamp::read(Path::new("/proc/self/exe"))
-}
-
 /// Returns where a request is remembered.
 fn place(store: &Store, files: &Files, wanted: &[PackageName]) -> PathBuf {
-    let mut hasher = blake3::Hasher::new();
-    let mut part = |bytes: &[u8]| {
-        hasher.update(&(bytes.len() as u64).to_le_bytes());
-        hasher.update(bytes);
-    };
-    part(env!("CARGO_PKG_VERSION").as_bytes());
-    part(
-        files
-            .directory()
-            .map_or(&[], |path| path.as_os_str().as_encoded_bytes()),
-    );
-    for name in wanted {
-        part(name.as_str().as_bytes());
-    }
-    store
-        .evaluations()
-        .join(hasher.finalize().to_hex().as_str())
+    let project = files
+        .directory()
+        .map_or(&[][..], |path| path.as_os_str().as_encoded_bytes());
+    let names = wanted.iter().map(|name| name.as_str().as_bytes());
+    memory::place(store, [project].into_iter().chain(names))
 }

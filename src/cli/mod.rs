@@ -11,6 +11,7 @@ mod evaluation;
 mod explain;
 mod hints;
 mod library;
+mod memory;
 mod opening;
 mod progress;
 pub mod report;
@@ -64,6 +65,7 @@ fn dispatch(arguments: &Arguments, output: &Output) -> Result<Answer, Failure> {
     match &arguments.command {
         Command::Build(build) => command::build::run(&session, build),
         Command::Image(image) => command::image::run(&session, image),
+        Command::Index(index) => command::index::run(&session, index),
         Command::Prove(prove) => command::prove::run(&session, prove),
         Command::Log { target, follow } => command::log::run(&session, target, *follow),
         Command::Show(show) => command::show::run(&session, show),

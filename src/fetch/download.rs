@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::DefaultConnector;
@@ -15,6 +14,7 @@ use ureq::unversioned::transport::DefaultConnector;
 use super::names::Names;
 use super::{Attempt, FetchError, Mirrors};
 use crate::hash::Sha256Digest;
+use crate::hash::copy::{CopyError, copy_hashing};
 
 /// Longest wait for a name, a connection, and the first byte of an answer. Resolvers ask
 /// again when a packet was lost, by default after five seconds (`resolv.conf(5)`).
@@ -328,34 +328,6 @@ fn host_of(url: &str) -> String {
     rest.split('/').next().unwrap_or(rest).to_owned()
 }
 
-enum CopyError {
-    Read(io::Error, u64),
-    Write(io::Error),
-}
-
-fn copy_hashing(
-    from: &mut impl Read,
-    to: &mut File,
-    mut progress: impl FnMut(u64),
-) -> Result<(Sha256Digest, u64), CopyError> {
-    let mut hasher = Sha256::new();
-    let mut block = vec![0; 1 << 17];
-    let mut received = 0_u64;
-    loop {
-        let count = match from.read(&mut block) {
-            Ok(0) => return Ok((Sha256Digest::from_bytes(hasher.finalize().into()), received)),
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(CopyError::Read(error, received)),
-        };
-        let bytes = block.get(..count).unwrap_or(&block);
-        hasher.update(bytes);
-        to.write_all(bytes).map_err(CopyError::Write)?;
-        received += count as u64;
-        progress(received);
-    }
-}
-
 /// Takes a kept download away, and returns its size if it has the wanted content. It is
 /// looked at only when it is where nobody else takes it.
 fn take_kept(kept: &Path, expected: Sha256Digest, into: &Path) -> Result<Option<u64>, FetchError> {
@@ -372,27 +344,13 @@ fn take_kept(kept: &Path, expected: Sha256Digest, into: &Path) -> Result<Option<
         other => other.map_err(failed("take the download", kept))?,
     }
     let mut file = File::open(into).map_err(failed("read", into))?;
-    let mut hasher = Sha256::new();
-    let size_bytes =
-        io::copy(&mut file, &mut HashWriter(&mut hasher)).map_err(failed("read", into))?;
-    if Sha256Digest::from_bytes(hasher.finalize().into()) == expected {
+    let (actual, size_bytes) = copy_hashing(&mut file, &mut io::sink(), |_| {})
+        .map_err(|error| failed("read", into)(error.into()))?;
+    if actual == expected {
         return Ok(Some(size_bytes));
     }
     std::fs::remove_file(into).map_err(failed("remove", into))?;
     Ok(None)
-}
-
-struct HashWriter<'a>(&'a mut Sha256);
-
-impl Write for HashWriter<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 #[cfg(test)]

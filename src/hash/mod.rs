@@ -8,6 +8,7 @@
 //!
 //! | file | format |
 //! |---|---|
+//! | [`copy`] | SHA-256 of bytes while they are copied |
 //! | [`digest`] | digest newtypes, hexadecimal and base 32 |
 //! | [`name`] | names of objects, packages and outputs |
 //! | [`path`] | `/kiln/store/<digest>-<name>`, and relative paths |
@@ -15,6 +16,7 @@
 //! | [`json`] | canonical JSON (RFC 8785) |
 //! | [`object`] | the digest in a store path, self references included |
 
+pub mod copy;
 pub mod digest;
 pub mod directory;
 pub mod json;

@@ -3,6 +3,7 @@
 //! An OCI archive is the layout directory as a tar. A Docker archive has the same blobs
 //! and a `manifest.json` that names them, so that engines of either kind load it.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Read as _, Write as _};
 use std::path::Path;
@@ -10,11 +11,11 @@ use std::path::Path;
 use serde_json::json;
 use tar::{Builder, EntryType, Header};
 
-use super::assemble::{Blob, Image};
+use super::assemble::Image;
 use super::layer::{Member, append};
-use super::{ImageError, Referrer, Tag, access, layout, manifest};
+use super::parcel::{Blob, Parcel};
+use super::{ImageError, Tag, access, layout, manifest};
 use crate::hash::json::canonical;
-use crate::store::Store;
 
 /// Which programs an archive is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +33,8 @@ pub enum Naming<'a> {
     Oci(&'a Tag),
     /// By a name and a tag.
     Docker {
+        /// The image itself: such an archive names its configuration and layers.
+        image: &'a Image,
         /// The repository.
         name: &'a str,
         /// The tag.
@@ -48,14 +51,13 @@ pub enum Existing {
     Replace,
 }
 
-/// Writes an image into an archive file, whole or not at all.
+/// Writes a parcel into an archive file, whole or not at all.
 ///
 /// # Errors
 /// [`ImageError::NotAFile`] and [`ImageError::NotOwn`] for what stands there already,
 /// [`ImageError::DamagedBlob`] for a cached layer that has changed, [`ImageError::Access`].
 pub fn write(
-    store: &Store,
-    image: &Image,
+    parcel: &Parcel<'_>,
     file: &Path,
     naming: &Naming<'_>,
     existing: Existing,
@@ -84,27 +86,20 @@ pub fn write(
         };
         append(&mut tar, &member, io::empty()).map_err(failed())?;
     }
-    for (digest, size, blob) in image.blobs() {
+    for (digest, blob) in parcel.files() {
         let name = format!("blobs/sha256/{digest}");
         match blob {
             Blob::Bytes(bytes) => put(&mut tar, &name, bytes).map_err(failed())?,
-            Blob::Cached => {
-                let from = store.layer_file(digest);
+            Blob::File(from, size) => {
                 layout::check_touched(&from, digest, size)?;
                 let content = File::open(&from).map_err(access("read", &from))?;
                 append(&mut tar, &Member::file(&name, size), content).map_err(failed())?;
             }
         }
     }
-    let mut entries = vec![manifest::index_entry(
-        &image.manifest,
-        &image.platform,
-        tag.as_str(),
-    )];
-    entries.extend(image.referrers.iter().map(Referrer::index_entry));
-    let index = manifest::index(&entries)?;
+    let index = manifest::index(&parcel.index_entries(tag.as_str()), &BTreeMap::new())?;
     put(&mut tar, "index.json", &index.bytes).map_err(failed())?;
-    if let Naming::Docker { name, tag } = naming {
+    if let Naming::Docker { image, name, tag } = naming {
         let layers: Vec<String> = image
             .layers
             .iter()

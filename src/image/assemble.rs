@@ -7,7 +7,6 @@ use rayon::prelude::*;
 use super::manifest::{self, Document, Layer};
 use super::{ImageError, Referrer, access, encode, layer};
 use crate::derivation::{Compression, Definition, Image as Declared, Platform};
-use crate::hash::Sha256Digest;
 use crate::projection::{LayerPlan, Projection};
 use crate::store::{Store, finish};
 
@@ -26,45 +25,6 @@ pub struct Image {
     pub layers: Vec<Layer>,
     /// Documents that refer to it and go where it goes.
     pub referrers: Vec<Referrer>,
-}
-
-/// Where a blob's bytes come from.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Blob<'a> {
-    /// From memory.
-    Bytes(&'a [u8]),
-    /// From the store's layer cache.
-    Cached,
-}
-
-impl Image {
-    /// Returns every blob: digest, length, and where its bytes are; sorted, each once.
-    pub(super) fn blobs(&self) -> Vec<(Sha256Digest, u64, Blob<'_>)> {
-        let mut blobs = vec![
-            (
-                self.config.digest,
-                self.config.bytes.len() as u64,
-                Blob::Bytes(&self.config.bytes),
-            ),
-            (
-                self.manifest.digest,
-                self.manifest.bytes.len() as u64,
-                Blob::Bytes(&self.manifest.bytes),
-            ),
-        ];
-        blobs.extend(
-            self.layers
-                .iter()
-                .map(|layer| (layer.blob.digest, layer.blob.size_bytes, Blob::Cached)),
-        );
-        let referrers = self.referrers.iter().flat_map(Referrer::blobs);
-        blobs.extend(
-            referrers.map(|(digest, bytes)| (digest, bytes.len() as u64, Blob::Bytes(bytes))),
-        );
-        blobs.sort_by_key(|(digest, _, _)| *digest);
-        blobs.dedup_by_key(|(digest, _, _)| *digest);
-        blobs
-    }
 }
 
 /// Makes the layers of a projection and the documents of the image.

@@ -12,17 +12,21 @@
 //! The encoder's name, version and settings are recorded with what it made: another
 //! version may give other bytes, of the same tar.
 
+use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::num::NonZero;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use libdeflater::{CompressionLvl, Compressor};
 use sha2::{Digest as _, Sha256};
 
+use super::layer::Sink;
 use crate::derivation::Compression;
 use crate::hash::Sha256Digest;
+use crate::hash::copy::{ALIGNMENT, aligned};
 use crate::store::CachedLayer;
 
 /// Length of a block, in bytes.
@@ -74,7 +78,8 @@ pub fn encode(
             Compression::Zstd => zstd(Counter::new(file), &written).map(Some),
         });
         let mut blocks = Blocks {
-            block: Vec::with_capacity(BLOCK),
+            block: Block::new(),
+            sent: VecDeque::new(),
             to: [to_hash, to_file],
         };
         let produced = produce(&mut blocks).and_then(|()| blocks.send());
@@ -94,27 +99,84 @@ pub fn encode(
     })
 }
 
-type Block = Arc<Vec<u8>>;
+/// Up to [`BLOCK`] bytes of a tar, where the kernel copies them to fast.
+#[derive(Debug)]
+struct Block {
+    buffer: Vec<u8>,
+    filled: usize,
+}
+
+impl Block {
+    fn new() -> Self {
+        Self {
+            buffer: vec![0; BLOCK + ALIGNMENT],
+            filled: 0,
+        }
+    }
+
+    /// Returns the part that is free.
+    fn free(&mut self) -> &mut [u8] {
+        let block = aligned(&mut self.buffer).get_mut(..BLOCK);
+        block
+            .unwrap_or_default()
+            .get_mut(self.filled..)
+            .unwrap_or_default()
+    }
+}
+
+impl Deref for Block {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        let start = self.buffer.as_ptr().align_offset(ALIGNMENT);
+        let filled = self.buffer.get(start..start + self.filled);
+        filled.unwrap_or_default()
+    }
+}
 
 /// Cuts what is written into blocks.
 #[derive(Debug)]
 pub struct Blocks {
-    block: Vec<u8>,
-    to: [SyncSender<Block>; 2],
+    block: Block,
+    /// Blocks that were sent, to be used again when both threads are done with them.
+    sent: VecDeque<Arc<Block>>,
+    to: [SyncSender<Arc<Block>>; 2],
 }
 
 impl Blocks {
     fn send(&mut self) -> io::Result<()> {
-        if self.block.is_empty() {
+        if self.block.filled == 0 {
             return Ok(());
         }
-        let block = Arc::new(std::mem::replace(
-            &mut self.block,
-            Vec::with_capacity(BLOCK),
-        ));
+        let fresh = self.fresh();
+        let block = Arc::new(std::mem::replace(&mut self.block, fresh));
+        self.sent.push_back(Arc::clone(&block));
         for to in &self.to {
             to.send(Arc::clone(&block))
                 .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        }
+        Ok(())
+    }
+
+    fn fresh(&mut self) -> Block {
+        match self.sent.pop_front().map(Arc::try_unwrap) {
+            None => Block::new(),
+            Some(Ok(mut block)) => {
+                block.filled = 0;
+                block
+            }
+            Some(Err(in_use)) => {
+                self.sent.push_front(in_use);
+                Block::new()
+            }
+        }
+    }
+
+    /// Notes that so many bytes of the free part were filled.
+    fn fill(&mut self, count: usize) -> io::Result<()> {
+        self.block.filled += count;
+        if self.block.filled == BLOCK {
+            self.send()?;
         }
         Ok(())
     }
@@ -122,13 +184,11 @@ impl Blocks {
 
 impl Write for Blocks {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let room = BLOCK - self.block.len();
-        let taken = bytes.get(..room).unwrap_or(bytes);
-        self.block.extend_from_slice(taken);
-        if self.block.len() == BLOCK {
-            self.send()?;
-        }
-        Ok(taken.len())
+        // As much as there is room for.
+        let mut from = bytes;
+        let count = from.read(self.block.free())?;
+        self.fill(count)?;
+        Ok(count)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -136,24 +196,42 @@ impl Write for Blocks {
     }
 }
 
-fn hash(blocks: &Receiver<Block>) -> (Sha256Digest, u64) {
+impl Sink for Blocks {
+    /// Reads straight into the blocks.
+    fn write_from(&mut self, from: &mut impl Read) -> io::Result<u64> {
+        let mut written = 0;
+        loop {
+            match from.read(self.block.free()) {
+                Ok(0) => return Ok(written),
+                Ok(count) => {
+                    self.fill(count)?;
+                    written += count as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+fn hash(blocks: &Receiver<Arc<Block>>) -> (Sha256Digest, u64) {
     let mut hasher = Sha256::new();
     let mut length = 0;
     for block in blocks {
-        hasher.update(block.as_slice());
+        hasher.update(&**block);
         length += block.len() as u64;
     }
     (Sha256Digest::from_bytes(hasher.finalize().into()), length)
 }
 
-fn plain(mut file: &File, blocks: &Receiver<Block>) -> io::Result<()> {
+fn plain(mut file: &File, blocks: &Receiver<Arc<Block>>) -> io::Result<()> {
     for block in blocks {
         file.write_all(&block)?;
     }
     Ok(())
 }
 
-fn gzip(mut to: Counter<'_>, blocks: &Receiver<Block>) -> io::Result<(Sha256Digest, u64)> {
+fn gzip(mut to: Counter<'_>, blocks: &Receiver<Arc<Block>>) -> io::Result<(Sha256Digest, u64)> {
     let level = CompressionLvl::new(GZIP_LEVEL)
         .map_err(|_| io::Error::other("libdeflate has no such level"))?;
     let at_once = threads();
@@ -196,7 +274,7 @@ fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, NonZero::get)
 }
 
-fn zstd(to: Counter<'_>, blocks: &Receiver<Block>) -> io::Result<(Sha256Digest, u64)> {
+fn zstd(to: Counter<'_>, blocks: &Receiver<Arc<Block>>) -> io::Result<(Sha256Digest, u64)> {
     let mut encoder = zstd::Encoder::new(to, ZSTD_LEVEL)?;
     encoder.include_checksum(false)?;
     encoder.include_contentsize(false)?;
@@ -247,7 +325,7 @@ impl Write for Counter<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read as _, Seek as _};
+    use std::io::Seek as _;
 
     use super::*;
 

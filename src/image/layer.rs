@@ -9,6 +9,8 @@ use std::io::{self, Read, Write};
 
 use tar::{Builder, EntryType, Header};
 
+use crate::hash::copy::{ALIGNMENT, aligned};
+
 use crate::hash::BlobDigest;
 use crate::listing::Entry;
 use crate::projection::LayerPlan;
@@ -19,6 +21,42 @@ pub const MTIME: u64 = 1;
 /// Longest name that a plain header holds, in bytes.
 const PLAIN_NAME: usize = 100;
 
+/// Length of the blocks of a tar, in bytes: content is filled up to a whole one.
+const TAR_BLOCK: usize = 512;
+
+/// Somewhere to write a tar.
+pub trait Sink: Write {
+    /// Writes what a reader gives, to its end; returns how many bytes that were.
+    ///
+    /// # Errors
+    /// What reading or writing fails with.
+    fn write_from(&mut self, from: &mut impl Read) -> io::Result<u64> {
+        let mut buffer = vec![0; (1 << 17) + ALIGNMENT];
+        let block = aligned(&mut buffer);
+        let mut written = 0;
+        loop {
+            let count = match from.read(block) {
+                Ok(0) => return Ok(written),
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            self.write_all(block.get(..count).unwrap_or_default())?;
+            written += count as u64;
+        }
+    }
+}
+
+impl<S: Sink> Sink for &mut S {
+    fn write_from(&mut self, from: &mut impl Read) -> io::Result<u64> {
+        (**self).write_from(from)
+    }
+}
+
+impl Sink for Vec<u8> {}
+impl Sink for io::Sink {}
+impl<W: Write> Sink for io::BufWriter<W> {}
+
 /// Writes the layer's tar.
 ///
 /// `open` returns the content of a file by its digest.
@@ -27,7 +65,7 @@ const PLAIN_NAME: usize = 100;
 /// What reading a file or writing the tar fails with.
 pub fn write<R: Read>(
     plan: &LayerPlan,
-    to: impl Write,
+    to: impl Sink,
     open: impl Fn(BlobDigest, bool) -> io::Result<R>,
 ) -> io::Result<()> {
     let mut tar = Builder::new(to);
@@ -97,7 +135,7 @@ impl<'a> Member<'a> {
 }
 
 /// Appends one entry; the content must have exactly the given length.
-pub(super) fn append<W: Write>(
+pub(super) fn append<W: Sink>(
     tar: &mut Builder<W>,
     member: &Member<'_>,
     content: impl Read,
@@ -136,7 +174,15 @@ pub(super) fn append<W: Write>(
         from: content,
         left: size_bytes,
     };
-    tar.append(&header, &mut content)?;
+    // Not through the builder, which copies everything once more.
+    tar.append(&header, io::empty())?;
+    let written = tar.get_mut().write_from(&mut content)?;
+    let over = usize::try_from(written % TAR_BLOCK as u64).unwrap_or(0);
+    if over > 0 {
+        let filling = [0; TAR_BLOCK];
+        tar.get_mut()
+            .write_all(filling.get(over..).unwrap_or_default())?;
+    }
     if content.left > 0 {
         return Err(io::Error::new(
             io::ErrorKind::UnexpectedEof,

@@ -4,17 +4,18 @@
 //! missing blobs are added, existing ones checked, and the index is replaced last, so
 //! that it never names what is not there.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 
-use super::assemble::{Blob, Image};
-use super::{ImageError, Referrer, Tag, access, manifest, referrer};
+use super::parcel::{Blob, Parcel};
+use super::{ImageError, Tag, access, manifest, referrer};
 use crate::hash::Sha256Digest;
-use crate::store::{Store, finish, is_untouched};
+use crate::hash::copy::copy_hashing;
+use crate::store::{finish, is_untouched};
 
 /// The content of `oci-layout`.
 pub const MARKER: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
@@ -22,12 +23,12 @@ pub const MARKER: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 /// Largest index that is read, in bytes.
 const MAX_INDEX: u64 = 16 << 20;
 
-/// Writes an image into a layout directory under a tag.
+/// Writes a parcel into a layout directory under a tag.
 ///
 /// # Errors
 /// [`ImageError::NotALayout`] when something else is there, [`ImageError::DamagedBlob`],
 /// [`ImageError::Access`].
-pub fn write(store: &Store, image: &Image, directory: &Path, tag: &Tag) -> Result<(), ImageError> {
+pub fn write(parcel: &Parcel<'_>, directory: &Path, tag: &Tag) -> Result<(), ImageError> {
     let is_layout = directory.join("oci-layout").is_file();
     let is_empty = match std::fs::read_dir(directory) {
         Ok(mut entries) => entries.next().is_none(),
@@ -38,7 +39,7 @@ pub fn write(store: &Store, image: &Image, directory: &Path, tag: &Tag) -> Resul
         Err(error) => return Err(access("read", directory)(error)),
     };
     if is_layout {
-        return fill(store, image, directory, tag);
+        return fill(parcel, directory, tag);
     }
     if !is_empty {
         return Err(ImageError::NotALayout(directory.to_owned()));
@@ -52,7 +53,7 @@ pub fn write(store: &Store, image: &Image, directory: &Path, tag: &Tag) -> Resul
         .prefix(".kiln-layout-")
         .tempdir_in(&parent)
         .map_err(access("create a directory in", &parent))?;
-    fill(store, image, staging.path(), tag)?;
+    fill(parcel, staging.path(), tag)?;
     // A temporary directory is private; a layout is for others to read.
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(staging.path(), open).map_err(access("open up", staging.path()))?;
@@ -60,23 +61,22 @@ pub fn write(store: &Store, image: &Image, directory: &Path, tag: &Tag) -> Resul
     std::fs::rename(&staging, directory).map_err(access("move the layout to", directory))
 }
 
-fn fill(store: &Store, image: &Image, directory: &Path, tag: &Tag) -> Result<(), ImageError> {
+fn fill(parcel: &Parcel<'_>, directory: &Path, tag: &Tag) -> Result<(), ImageError> {
     if *tag == Tag::Default {
-        refuse_taken(directory, image)?;
+        refuse_taken(directory, parcel)?;
     }
     let blobs = directory.join("blobs/sha256");
     std::fs::create_dir_all(&blobs).map_err(access("create", &blobs))?;
-    for (digest, size, blob) in image.blobs() {
+    for (digest, blob) in parcel.files() {
         let path = blobs.join(digest.to_string());
         if path.exists() {
-            check_touched(&path, digest, size)?;
+            check_touched(&path, digest, blob.size_bytes())?;
             continue;
         }
         match blob {
             Blob::Bytes(bytes) => replace(&path, bytes)?,
-            Blob::Cached => {
-                let from = store.layer_file(digest);
-                check_touched(&from, digest, size)?;
+            Blob::File(from, size_bytes) => {
+                check_touched(&from, digest, size_bytes)?;
                 link_or_copy(&from, &path)?;
             }
         }
@@ -85,19 +85,34 @@ fn fill(store: &Store, image: &Image, directory: &Path, tag: &Tag) -> Result<(),
     let index_path = directory.join("index.json");
     let mut entries = read_index(&index_path)?;
     entries.retain(|entry| tag_of(entry) != Some(tag.as_str()));
-    entries.push(manifest::index_entry(
-        &image.manifest,
-        &image.platform,
-        tag.as_str(),
-    ));
-    entries.extend(image.referrers.iter().map(Referrer::index_entry));
-    referrer::prune(&mut entries);
-    let index = manifest::index(&entries)?;
+    entries.extend(parcel.index_entries(tag.as_str()));
+    let below = below(directory, &entries)?;
+    referrer::prune(&mut entries, &below);
+    let index = manifest::index(&entries, &BTreeMap::new())?;
     // What is right already is not written again.
     if std::fs::read(&index_path).is_ok_and(|bytes| bytes == index.bytes) {
         return Ok(());
     }
     replace(&index_path, &index.bytes)
+}
+
+/// Returns the digests of the manifests that indexes of a layout name.
+fn below(directory: &Path, entries: &[Value]) -> Result<BTreeSet<String>, ImageError> {
+    let mut below = BTreeSet::new();
+    for entry in entries {
+        let text = |key: &str| entry.get(key).and_then(Value::as_str).unwrap_or_default();
+        if text("mediaType") != manifest::INDEX_TYPE {
+            continue;
+        }
+        let inner = document(directory, text("digest"))?;
+        let inner = inner.get("manifests").and_then(Value::as_array);
+        let digests = inner
+            .into_iter()
+            .flatten()
+            .filter_map(|one| one.get("digest"));
+        below.extend(digests.filter_map(|digest| digest.as_str().map(str::to_owned)));
+    }
+    Ok(below)
 }
 
 fn tag_of(entry: &Value) -> Option<&str> {
@@ -108,45 +123,47 @@ fn tag_of(entry: &Value) -> Option<&str> {
 
 /// Refuses to take the default tag away from another image; a newer one of the same name
 /// may have it.
-fn refuse_taken(directory: &Path, image: &Image) -> Result<(), ImageError> {
+fn refuse_taken(directory: &Path, parcel: &Parcel<'_>) -> Result<(), ImageError> {
     for entry in read_index(&directory.join("index.json"))? {
         if tag_of(&entry) != Some(Tag::Default.as_str()) {
             continue;
         }
         let digest = entry.get("digest").and_then(Value::as_str).unwrap_or("");
-        let title = title_of(directory, digest)?;
-        if title.as_deref() != Some(image.name.as_str()) {
+        if digest == format!("sha256:{}", parcel.top.digest) {
+            continue;
+        }
+        let document = document(directory, digest)?;
+        let title = document.pointer(TITLE).and_then(Value::as_str);
+        if title.is_none() || title != parcel.title {
             return Err(ImageError::TagTaken {
                 directory: directory.to_owned(),
-                image: title.unwrap_or_else(|| digest.to_owned()),
+                image: title.unwrap_or(digest).to_owned(),
             });
         }
     }
     Ok(())
 }
 
-/// Returns the title that a manifest of a layout gives its image.
-fn title_of(directory: &Path, digest: &str) -> Result<Option<String>, ImageError> {
+/// Where a manifest or an index has its title.
+const TITLE: &str = "/annotations/org.opencontainers.image.title";
+
+/// Returns a manifest or an index of a layout; what is not there, or none, is null.
+fn document(directory: &Path, digest: &str) -> Result<Value, ImageError> {
     let Some(Ok(digest)) = digest
         .strip_prefix("sha256:")
         .map(str::parse::<Sha256Digest>)
     else {
-        return Ok(None);
+        return Ok(Value::Null);
     };
     let path = directory.join("blobs/sha256").join(digest.to_string());
     let Ok(file) = File::open(&path) else {
-        return Ok(None);
+        return Ok(Value::Null);
     };
     let mut bytes = Vec::new();
     file.take(MAX_INDEX)
         .read_to_end(&mut bytes)
         .map_err(access("read", &path))?;
-    // What is no manifest is another image.
-    let manifest: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-    Ok(manifest
-        .pointer("/annotations/org.opencontainers.image.title")
-        .and_then(Value::as_str)
-        .map(str::to_owned))
+    Ok(serde_json::from_slice(&bytes).unwrap_or_default())
 }
 
 fn read_index(path: &Path) -> Result<Vec<Value>, ImageError> {
@@ -183,18 +200,9 @@ pub(super) fn check_touched(
 /// Hashes a blob and compares it with its name.
 fn check(path: &Path, digest: Sha256Digest, size: u64) -> Result<(), ImageError> {
     let mut file = File::open(path).map_err(access("read", path))?;
-    let mut hasher = Sha256::new();
-    let mut block = vec![0; 1 << 17];
-    let mut length = 0_u64;
-    loop {
-        let count = file.read(&mut block).map_err(access("read", path))?;
-        if count == 0 {
-            break;
-        }
-        hasher.update(block.get(..count).unwrap_or(&block));
-        length += count as u64;
-    }
-    if length == size && Sha256Digest::from_bytes(hasher.finalize().into()) == digest {
+    let (found, length) = copy_hashing(&mut file, &mut io::sink(), |_| {})
+        .map_err(|error| access("read", path)(error.into()))?;
+    if length == size && found == digest {
         return Ok(());
     }
     Err(ImageError::DamagedBlob {

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::ImageError;
 use super::encode::encoder;
+use super::parcel::Manifest;
 use crate::derivation::{Compression, Definition, HealthCheck, Image as Declared, Platform};
 use crate::hash::Sha256Digest;
 use crate::hash::json::to_canonical;
@@ -20,6 +21,11 @@ use crate::store::CachedLayer;
 
 /// When every image says it was made: a fixed time, for no clock may reach a digest.
 pub const CREATED: &str = "1970-01-01T00:00:01Z";
+
+/// The media type of an image's manifest.
+pub const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+/// The media type of an index of manifests.
+pub const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
 
 /// The annotation that says which encoder made a layer.
 pub const ENCODER: &str = "dev.kiln.layer.encoder";
@@ -251,14 +257,17 @@ pub fn manifest(
 }
 
 /// Returns the index entry that names a manifest by a tag, as plain JSON.
-pub fn index_entry(manifest: &Document, platform: &Platform, tag: &str) -> Value {
-    json!({
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+pub fn index_entry(manifest: &Manifest<'_>, platform: Option<&Platform>, tag: &str) -> Value {
+    let mut entry = json!({
+        "mediaType": manifest.media_type,
         "digest": format!("sha256:{}", manifest.digest),
         "size": manifest.bytes.len(),
-        "platform": platform_of(platform),
         "annotations": { "org.opencontainers.image.ref.name": tag },
-    })
+    });
+    if let (Some(platform), Some(members)) = (platform, entry.as_object_mut()) {
+        members.insert("platform".to_owned(), platform_of(platform));
+    }
+    entry
 }
 
 fn platform_of(platform: &Platform) -> Value {
@@ -274,17 +283,23 @@ fn platform_of(platform: &Platform) -> Value {
     }
 }
 
-/// Returns an index of manifests.
+/// Returns an index of manifests, with annotations of its own if there are any.
 ///
 /// # Errors
 /// [`ImageError::Json`] when an entry that was there before has no canonical form.
-pub fn index(entries: &[Value]) -> Result<Document, ImageError> {
-    Document::new(
-        "index",
-        &json!({
-            "schemaVersion": 2,
-            "mediaType": "application/vnd.oci.image.index.v1+json",
-            "manifests": entries,
-        }),
-    )
+pub fn index(
+    entries: &[Value],
+    annotations: &BTreeMap<String, String>,
+) -> Result<Document, ImageError> {
+    let mut index = json!({
+        "schemaVersion": 2,
+        "mediaType": INDEX_TYPE,
+        "manifests": entries,
+    });
+    if !annotations.is_empty()
+        && let Some(members) = index.as_object_mut()
+    {
+        members.insert("annotations".to_owned(), json!(annotations));
+    }
+    Document::new("index", &index)
 }

@@ -12,8 +12,9 @@
 //! | [`manifest`] | PURE: config and manifest as canonical bytes |
 //! | [`referrer`] | PURE: documents that refer to an image, as manifests of their own |
 //! | [`assemble`] | layers made or taken from the cache |
+//! | [`parcel`] | what goes to a place: an image, or an index of several, with all it leads to |
 //! | [`layout`] | OCI image layout directories |
-//! | [`push`](mod@push) | an image's blobs and manifest, to a registry |
+//! | [`push`](mod@push) | a parcel, to a registry |
 //! | [`registry`] | registries: logins, blobs in chunks, manifests |
 //! | [`archive`] | OCI archives and Docker archives |
 
@@ -23,6 +24,7 @@ pub mod encode;
 pub mod layer;
 pub mod layout;
 pub mod manifest;
+pub mod parcel;
 pub mod push;
 pub mod referrer;
 pub mod registry;
@@ -32,6 +34,7 @@ use std::io;
 use std::path::PathBuf;
 
 pub use assemble::{Image, assemble};
+pub use parcel::Parcel;
 pub use push::{Pushed, push};
 pub use referrer::Referrer;
 

@@ -4,17 +4,18 @@
 //! 1.1, "Guidelines for Artifact Usage"); its only layer is the document. In a layout it
 //! stands in the index beside the image, without a tag.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use super::ImageError;
-use super::manifest::{CREATED, Document};
+use super::manifest::{CREATED, Document, MANIFEST_TYPE};
+use super::parcel::Manifest;
 use crate::hash::Sha256Digest;
 
 /// The media type of the empty configuration, and its bytes.
 const EMPTY_TYPE: &str = "application/vnd.oci.empty.v1+json";
 const EMPTY: &[u8] = b"{}";
-
-const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// The annotation of an index's entry that names the manifest which it refers to: whoever
 /// changes the index need not read every manifest.
@@ -76,30 +77,36 @@ impl Referrer {
         })
     }
 
-    /// Returns its blobs.
-    pub(super) fn blobs(&self) -> [(Sha256Digest, &[u8]); 3] {
+    /// Returns the blobs that its manifest names.
+    pub(super) fn blobs(&self) -> [(Sha256Digest, &[u8]); 2] {
         [
             (Sha256Digest::of(EMPTY), EMPTY),
             (self.content.digest, &self.content.bytes),
-            (self.manifest.digest, &self.manifest.bytes),
         ]
     }
 
     /// Returns the index entry that names it.
     pub(super) fn index_entry(&self) -> Value {
-        json!({
-            "mediaType": MANIFEST_TYPE,
-            "digest": format!("sha256:{}", self.manifest.digest),
-            "size": self.manifest.bytes.len(),
-            "artifactType": self.media_type,
-            "annotations": { SUBJECT: format!("sha256:{}", self.subject) },
-        })
+        let manifest = Manifest::new(MANIFEST_TYPE, &self.manifest);
+        index_entry(&manifest, &self.media_type, self.subject)
     }
 }
 
-/// Removes the entries of an index that refer to a manifest which the index does not have,
-/// and those that stand there twice; the others that refer to one come last.
-pub(super) fn prune(entries: &mut Vec<Value>) {
+/// Returns the entry of a layout's index that names a manifest which refers to another.
+pub fn index_entry(manifest: &Manifest<'_>, artifact_type: &str, subject: Sha256Digest) -> Value {
+    json!({
+        "mediaType": manifest.media_type,
+        "digest": format!("sha256:{}", manifest.digest),
+        "size": manifest.bytes.len(),
+        "artifactType": artifact_type,
+        "annotations": { SUBJECT: format!("sha256:{subject}") },
+    })
+}
+
+/// Removes the entries of an index that refer to a manifest which neither the index nor one
+/// in it has (those are `below`), and those that stand there twice; the others that refer
+/// to one come last.
+pub(super) fn prune(entries: &mut Vec<Value>, below: &BTreeSet<String>) {
     let text = |entry: &Value, pointer: &str| {
         entry
             .pointer(pointer)
@@ -111,9 +118,12 @@ pub(super) fn prune(entries: &mut Vec<Value>) {
         .iter()
         .filter_map(|entry| text(entry, "/digest"))
         .collect();
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     entries.retain(|entry| match text(entry, &subject) {
-        Some(subject) => there.contains(&subject) && seen.insert(text(entry, "/digest")),
+        Some(subject) => {
+            (there.contains(&subject) || below.contains(&subject))
+                && seen.insert(text(entry, "/digest"))
+        }
         None => true,
     });
     entries.sort_by_key(|entry| text(entry, &subject).is_some());
@@ -149,8 +159,10 @@ mod tests {
             image.clone(),
             of("sha256:gone", "sha256:2"),
             of("sha256:a", "sha256:1"),
+            of("sha256:inside", "sha256:3"),
         ];
-        prune(&mut entries);
-        assert_eq!(entries, [image, of("sha256:a", "sha256:1")]);
+        prune(&mut entries, &BTreeSet::from(["sha256:inside".to_owned()]));
+        let kept = [of("sha256:a", "sha256:1"), of("sha256:inside", "sha256:3")];
+        assert_eq!(entries, [vec![image], kept.to_vec()].concat());
     }
 }

@@ -23,6 +23,17 @@ struct Candidate {
     tag: Option<String>,
 }
 
+/// A manifest as its maker wrote it.
+#[derive(Debug, Clone)]
+pub struct Meant {
+    /// What named it.
+    pub descriptor: Descriptor,
+    /// Its bytes, checked.
+    pub bytes: Vec<u8>,
+    /// Their digest.
+    pub digest: Sha256Digest,
+}
+
 /// Chooses by the tag that the source names and by the platform. Without a platform the
 /// only one is taken, else `linux/amd64`.
 ///
@@ -31,36 +42,105 @@ struct Candidate {
 pub fn choose(opened: &Opened, platform: Option<&Platform>) -> Result<Chosen, InspectError> {
     match &opened.top {
         Top::Docker(images) => docker(opened, images),
-        Top::Index(bytes) => {
-            let mut candidates = Vec::new();
-            let Document::Index(listed) = document::document(bytes, None)? else {
-                let problem = "it is a manifest, and should be an index".to_owned();
-                let document = "`index.json`".to_owned();
-                return Err(InspectError::Document { document, problem });
-            };
-            let meant: Vec<Descriptor> = match &opened.tag {
-                None => listed.clone(),
-                Some(tag) => listed
-                    .iter()
-                    .filter(|entry| source::is_tag(entry.tag.as_deref(), tag))
-                    .cloned()
-                    .collect(),
-            };
-            if meant.is_empty() {
-                let tag = opened.tag.clone().unwrap_or_default();
-                return Err(InspectError::NoSuchImage {
-                    what: if listed.is_empty() {
-                        "no manifest at all".to_owned()
-                    } else {
-                        format!("no tag `{tag}`")
-                    },
-                    known: tags(&listed),
-                });
-            }
-            gather(opened, meant, None, 0, &mut candidates)?;
-            pick(opened, candidates, platform)
+        Top::Index(bytes) => pick(opened, candidates(opened, bytes)?, platform),
+    }
+}
+
+/// Returns every image that the tag of a source means, of whatever platform; `None` for a
+/// Docker archive, which has no manifests.
+///
+/// # Errors
+/// [`InspectError::NoSuchImage`] when there is none; those of the documents.
+pub fn every(opened: &Opened) -> Result<Option<Vec<Meant>>, InspectError> {
+    let Top::Index(bytes) = &opened.top else {
+        return Ok(None);
+    };
+    let candidates = candidates(opened, bytes)?;
+    if candidates.is_empty() {
+        return Err(InspectError::NoSuchImage {
+            what: "no manifest at all".to_owned(),
+            known: Vec::new(),
+        });
+    }
+    let read = candidates
+        .into_iter()
+        .map(|candidate| read(opened, candidate.descriptor));
+    read.collect::<Result<_, _>>().map(Some)
+}
+
+/// Returns the manifests beside an image that refer to it.
+///
+/// # Errors
+/// Those of the documents.
+pub fn referring(opened: &Opened, subject: Sha256Digest) -> Result<Vec<Meant>, InspectError> {
+    let Top::Index(bytes) = &opened.top else {
+        return Ok(Vec::new());
+    };
+    let mut found = Vec::new();
+    for entry in listed(bytes)? {
+        if entry.artifact_type.is_none() {
+            continue;
+        }
+        let meant = read(opened, entry)?;
+        if document::artifact(&meant.bytes)?.0 == Some(subject) {
+            found.push(meant);
         }
     }
+    Ok(found)
+}
+
+fn read(opened: &Opened, descriptor: Descriptor) -> Result<Meant, InspectError> {
+    let bytes = opened.blobs.document(&descriptor, MAX_DOCUMENT)?;
+    Ok(Meant {
+        digest: Sha256Digest::of(&bytes),
+        descriptor,
+        bytes,
+    })
+}
+
+/// Returns what an index of a source lists.
+fn listed(bytes: &[u8]) -> Result<Vec<Descriptor>, InspectError> {
+    match document::document(bytes, None)? {
+        Document::Index(listed) => Ok(listed),
+        Document::Manifest(_) => Err(InspectError::Document {
+            document: "`index.json`".to_owned(),
+            problem: "it is a manifest, and should be an index".to_owned(),
+        }),
+    }
+}
+
+/// Returns the images that the tag of a source means.
+fn candidates(opened: &Opened, bytes: &[u8]) -> Result<Vec<Candidate>, InspectError> {
+    let listed = listed(bytes)?;
+    let meant: Vec<Descriptor> = match &opened.tag {
+        None => listed.clone(),
+        Some(tag) => listed
+            .iter()
+            .filter(|entry| source::is_tag(entry.tag.as_deref(), tag))
+            .cloned()
+            .collect(),
+    };
+    if meant.is_empty() {
+        let tag = opened.tag.clone().unwrap_or_default();
+        return Err(InspectError::NoSuchImage {
+            what: if listed.is_empty() {
+                "no manifest at all".to_owned()
+            } else {
+                format!("no tag `{tag}`")
+            },
+            known: tags(&listed),
+        });
+    }
+    let mut found = Vec::new();
+    gather(opened, meant, None, 0, &mut found)?;
+    // Attestations are listed beside images, for a platform that is none; other documents
+    // say what they are.
+    found.retain(|candidate| {
+        let of = candidate.descriptor.platform.as_ref();
+        candidate.descriptor.artifact_type.is_none()
+            && of.is_none_or(|platform| platform.os != "unknown")
+    });
+    Ok(found)
 }
 
 fn tags(listed: &[Descriptor]) -> Vec<String> {
@@ -109,14 +189,7 @@ fn pick(
     candidates: Vec<Candidate>,
     platform: Option<&Platform>,
 ) -> Result<Chosen, InspectError> {
-    // Attestations are listed beside images, for a platform that is none.
-    let mut left: Vec<Candidate> = candidates
-        .into_iter()
-        .filter(|candidate| {
-            let of = candidate.descriptor.platform.as_ref();
-            of.is_none_or(|platform| platform.os != "unknown")
-        })
-        .collect();
+    let mut left = candidates;
     let known: Vec<String> = left.iter().map(shown).collect();
     if let Some(wanted) = platform {
         // A single image need not say where it runs; its configuration does.

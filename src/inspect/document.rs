@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::InspectError;
 use super::limits::{MAX_LAYERS, MAX_MANIFESTS};
 use crate::hash::Sha256Digest;
+use crate::image::manifest::{INDEX_TYPE, MANIFEST_TYPE};
 use crate::listing::image::Configuration;
 
 /// A processor and operating system, in Go's words.
@@ -79,6 +80,8 @@ pub struct Descriptor {
     pub platform: Option<Platform>,
     /// Its tag.
     pub tag: Option<String>,
+    /// What it is, if it is a document that refers to an image.
+    pub artifact_type: Option<String>,
 }
 
 impl Descriptor {
@@ -91,6 +94,7 @@ impl Descriptor {
             member: Some(name.to_owned()),
             platform: None,
             tag: None,
+            artifact_type: None,
         }
     }
 }
@@ -114,12 +118,12 @@ pub struct Manifest {
 }
 
 const INDEX_TYPES: [&str; 2] = [
-    "application/vnd.oci.image.index.v1+json",
+    INDEX_TYPE,
     "application/vnd.docker.distribution.manifest.list.v2+json",
 ];
 
 const MANIFEST_TYPES: [&str; 2] = [
-    "application/vnd.oci.image.manifest.v1+json",
+    MANIFEST_TYPE,
     "application/vnd.docker.distribution.manifest.v2+json",
 ];
 
@@ -214,6 +218,21 @@ pub fn document(bytes: &[u8], expected: Option<&str>) -> Result<Document, Inspec
     Ok(Document::Manifest(Manifest { config, layers }))
 }
 
+/// Reads the manifest of a document that refers to an image: what it refers to, and its
+/// blobs.
+///
+/// # Errors
+/// [`InspectError::Document`].
+pub fn artifact(bytes: &[u8]) -> Result<(Option<Sha256Digest>, Vec<Descriptor>), InspectError> {
+    let value = parse("manifest", bytes)?;
+    let subject = value.pointer("/subject/digest").and_then(Value::as_str);
+    let mut blobs = list("manifest", &value, "layers", MAX_LAYERS)?;
+    if let Some(config) = value.get("config") {
+        blobs.push(descriptor("manifest", config)?);
+    }
+    Ok((subject.and_then(sha256), blobs))
+}
+
 fn list(
     document: &str,
     value: &Value,
@@ -263,6 +282,7 @@ fn descriptor(document: &str, value: &Value) -> Result<Descriptor, InspectError>
         member: None,
         platform,
         tag: tag.map(str::to_owned),
+        artifact_type: text("artifactType").map(str::to_owned),
     })
 }
 
@@ -318,6 +338,8 @@ pub struct Configured {
     pub configuration: Configuration,
     /// The SHA-256 of each layer's tar, lowest first.
     pub diff_ids: Vec<Sha256Digest>,
+    /// Which kind of its processor it runs on.
+    pub variant: Option<String>,
 }
 
 /// Reads an image's configuration.
@@ -371,9 +393,11 @@ pub fn configuration(bytes: &[u8]) -> Result<Configured, InspectError> {
             .map(|step| text(step.get("created_by")))
             .collect(),
     };
+    let variant = value.get("variant").and_then(Value::as_str);
     Ok(Configured {
         configuration,
         diff_ids,
+        variant: variant.map(str::to_owned),
     })
 }
 

@@ -34,7 +34,7 @@ use crate::hash::Sha256Digest;
 use crate::image::registry::RegistryError;
 use crate::listing::image::ImageListing;
 use layer::{Budget, ReadLayer};
-use source::{Opened, Source};
+use source::Opened;
 
 /// An image that cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -128,18 +128,6 @@ pub trait Progress: Sync {
 /// # Errors
 /// [`InspectError`]; the first in the order of the layers.
 pub fn inspect(
-    source: &Source,
-    platform: Option<&document::Platform>,
-    progress: &dyn Progress,
-) -> Result<Inspected, InspectError> {
-    inspect_opened(&source::open(source)?, platform, progress)
-}
-
-/// As [`inspect`], for a source that was opened.
-///
-/// # Errors
-/// [`InspectError`]; the first in the order of the layers.
-pub fn inspect_opened(
     opened: &Opened,
     platform: Option<&document::Platform>,
     progress: &dyn Progress,

@@ -56,7 +56,7 @@ pub(super) fn decompressed<'a>(
 ///
 /// # Errors
 /// [`InspectError::Damaged`].
-pub(super) fn check(
+pub fn check(
     name: &str,
     blob: &Descriptor,
     size_bytes: u64,

@@ -1,10 +1,13 @@
 //! What the content of a file says about it: format, linkage, and telling signs.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// What a file's bytes say.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContentFacts {
     /// The format.
     pub kind: Kind,
@@ -17,7 +20,7 @@ pub struct ContentFacts {
 }
 
 /// The format of a file.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     /// An ELF file: a program, library or object file.
     Elf(Box<Elf>),
@@ -34,7 +37,7 @@ pub enum Kind {
 }
 
 /// What the headers of an ELF file say.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Elf {
     /// The dynamic loader that the kernel would start (`PT_INTERP`).
     pub interpreter: Option<String>,
@@ -64,7 +67,7 @@ pub struct Elf {
 }
 
 /// What an ELF file is for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Role {
     /// A program at a fixed address.
     Program,
@@ -78,7 +81,7 @@ pub enum Role {
 }
 
 /// How much of an ELF file's relocations is read-only once it runs.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Relro {
     /// Nothing.
     #[default]
@@ -108,12 +111,12 @@ impl Elf {
 }
 
 /// A sign of what a program is.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Sign {
     /// It holds the names of variables that only a shell manages.
     Shell {
         /// The names found.
-        variables: Vec<&'static str>,
+        variables: Vec<Cow<'static, str>>,
     },
     /// It holds a table of many programs' names, as BusyBox and toybox do.
     MultiCall {
@@ -123,22 +126,22 @@ pub enum Sign {
     /// It says of itself that it is a multi-call binary of this kind.
     Usage {
         /// The telling words.
-        text: &'static str,
+        text: Cow<'static, str>,
     },
     /// It has a symbol of a multi-call binary's source.
     Symbol {
         /// The symbol.
-        name: &'static str,
+        name: Cow<'static, str>,
     },
     /// It is compressed, so that its content cannot be seen.
     Packed {
         /// What did it.
-        packer: &'static str,
+        packer: Cow<'static, str>,
     },
     /// It reads the variables that only the interpreter of a language reads.
     Interpreter {
         /// The language.
-        language: &'static str,
+        language: Cow<'static, str>,
     },
 }
 
@@ -177,7 +180,7 @@ impl fmt::Display for Sign {
 }
 
 /// A secret in a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Secret {
     /// What it is.
     pub kind: SecretKind,
@@ -186,7 +189,7 @@ pub struct Secret {
 }
 
 /// Kinds of secrets that their form gives away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum SecretKind {
     /// A private key in PEM.
     PrivateKey,

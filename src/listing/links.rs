@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::facts::{ContentFacts, Kind};
 use crate::hash::StorePath;
 
 /// What a file needs of others.
@@ -15,6 +16,21 @@ pub struct Links {
     pub search: Vec<String>,
     /// Store paths in it, with what follows them.
     pub mentions: BTreeSet<Mention>,
+}
+
+impl Links {
+    /// Returns what the headers of a file say that it needs; store paths are not among them.
+    pub fn of_headers(facts: &ContentFacts) -> Self {
+        match &facts.kind {
+            Kind::Elf(elf) => Self {
+                interpreter: elf.interpreter.clone(),
+                needed: elf.needed.clone(),
+                search: elf.search.clone(),
+                mentions: BTreeSet::new(),
+            },
+            _ => Self::default(),
+        }
+    }
 }
 
 /// A store path in a file's content.

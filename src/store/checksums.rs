@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::pool::access;
 use super::{Store, StoreError};
+use crate::hash::copy::{ALIGNMENT, aligned};
 use crate::hash::{BlobDigest, Checksums, Sha256Digest};
 
 /// Bytes that are read at once.
@@ -27,12 +28,13 @@ impl Store {
         let path = self.blob_path(digest, executable);
         let mut file = File::open(&path).map_err(|source| access("read", &path, source))?;
         let (mut sha1, mut sha256) = (Sha1::new(), Sha256::new());
-        let mut block = vec![0; BLOCK];
+        let mut buffer = vec![0; BLOCK + ALIGNMENT];
+        let block = aligned(&mut buffer);
         loop {
             let count = file
-                .read(&mut block)
+                .read(block)
                 .map_err(|source| access("read", &path, source))?;
-            let bytes = block.get(..count).unwrap_or(&block);
+            let bytes = block.get(..count).unwrap_or(block);
             if bytes.is_empty() {
                 break;
             }

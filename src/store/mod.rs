@@ -15,7 +15,7 @@
 //!   downloads/<sha256>       fetched bytes, also those whose hash was not the wanted one
 //!   images/                  layer cache and image layouts
 //!   failed/<action>/         the work of the last builds that failed
-//!   evaluations/             what requests gave last time; can be deleted at any time
+//!   evaluations/             what can be computed again; can be deleted at any time
 //!   leases/                  one file for each process that uses objects: their names
 //!   locks/                   one file for each action that is being realised, and others
 //!   tmp/<random>/            work in progress, private; removed when its owner is gone
@@ -289,7 +289,8 @@ impl Store {
         self.root.join("images")
     }
 
-    /// Returns the directory of remembered evaluations; whatever is in it may be deleted.
+    /// Returns the directory of what was evaluated before, of requests and of files'
+    /// contents; whatever is in it may be deleted.
     pub fn evaluations(&self) -> PathBuf {
         self.root.join("evaluations")
     }

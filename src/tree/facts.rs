@@ -127,7 +127,11 @@ fn of_elf(bytes: &[u8]) -> ContentFacts {
     let mut seen = signs::Seen::default();
     seen.scan(bytes);
     let mut signs = seen.signs();
-    signs.extend(symbols.into_iter().map(|name| Sign::Symbol { name }));
+    signs.extend(
+        symbols
+            .into_iter()
+            .map(|name| Sign::Symbol { name: name.into() }),
+    );
     ContentFacts {
         kind: Kind::Elf(Box::new(elf)),
         signs,
@@ -259,7 +263,9 @@ mod tests {
     #[test]
     fn a_packer_is_recognised_by_its_header_and_not_by_its_name() {
         let packed = |signs: &std::collections::BTreeSet<Sign>| {
-            signs.contains(&Sign::Packed { packer: "UPX" })
+            signs.contains(&Sign::Packed {
+                packer: "UPX".into(),
+            })
         };
         let mut bytes = std::fs::read("/bin/true").unwrap();
         assert!(!packed(&extract(&bytes).signs));

@@ -11,7 +11,7 @@ use memchr::memmem;
 
 use super::references::digest_text;
 use crate::hash::StorePath;
-use crate::listing::facts::{ContentFacts, Kind};
+use crate::listing::facts::ContentFacts;
 use crate::listing::links::{Links, Mention};
 
 /// Longest path below an object that is read, in bytes.
@@ -23,15 +23,7 @@ pub fn links<'a>(
     facts: &ContentFacts,
     named: impl IntoIterator<Item = &'a StorePath>,
 ) -> Links {
-    let mut links = match &facts.kind {
-        Kind::Elf(elf) => Links {
-            interpreter: elf.interpreter.clone(),
-            needed: elf.needed.clone(),
-            search: elf.search.clone(),
-            mentions: BTreeSet::new(),
-        },
-        _ => Links::default(),
-    };
+    let mut links = Links::of_headers(facts);
     let own: BTreeSet<String> = links
         .search
         .iter()
@@ -91,7 +83,7 @@ fn path_at(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
     use crate::hash::ObjectDigest;
-    use crate::listing::facts::Elf;
+    use crate::listing::facts::{Elf, Kind};
 
     fn object(number: u8) -> StorePath {
         let name = "zlib-1".parse().unwrap();

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
 
 use rayon::prelude::*;
@@ -12,6 +12,7 @@ use rustix::fs::{AtFlags, Dir, FileType, OFlags, readlinkat, statat};
 
 use super::references::{Scanner, Wanted};
 use super::{TreeError, TreeRoot};
+use crate::hash::copy::{ALIGNMENT, aligned};
 use crate::hash::directory::MAX_TARGET;
 use crate::hash::{BlobDigest, RelPath, StorePath};
 use crate::listing::{Entry, Listing};
@@ -338,11 +339,38 @@ thread_local! {
 /// Runs with this thread's buffer of [`BLOCK`] bytes, whose content is whatever was left
 /// there.
 pub fn with_block<T>(run: impl FnOnce(&mut [u8]) -> T) -> T {
-    let mut block = BUFFER.take();
-    block.resize(BLOCK, 0);
-    let result = run(&mut block);
-    BUFFER.replace(block);
+    let mut buffer = BUFFER.take();
+    buffer.resize(BLOCK + ALIGNMENT, 0);
+    let result = run(aligned(&mut buffer).get_mut(..BLOCK).unwrap_or_default());
+    BUFFER.replace(buffer);
     result
+}
+
+/// Reads a file to its end into a buffer that grows as needed; its bytes do not start where
+/// the buffer does. One buffer serves for many files, so that none has to be zeroed for
+/// each.
+///
+/// # Errors
+/// What reading fails with.
+pub fn read_whole<'a>(file: &mut File, buffer: &'a mut Vec<u8>) -> std::io::Result<&'a [u8]> {
+    let length = file.metadata()?.len();
+    // One more, so that the end is seen where it is expected.
+    let mut wanted = usize::try_from(length)
+        .unwrap_or(usize::MAX)
+        .saturating_add(1);
+    loop {
+        let room = wanted.saturating_add(ALIGNMENT);
+        if buffer.len() < room {
+            buffer.resize(room, 0);
+        }
+        let filled = read_block(file, aligned(buffer))?.len();
+        if filled < wanted {
+            return Ok(aligned(buffer).get(..filled).unwrap_or_default());
+        }
+        // It grew since its length was asked for.
+        file.rewind()?;
+        wanted = wanted.saturating_mul(2);
+    }
 }
 
 /// Reads a stream to its end in constant memory, in blocks of [`BLOCK`] bytes of which

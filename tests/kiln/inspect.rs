@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::path::Path;
 
 use kiln::hash::Sha256Digest;
-use kiln::inspect::source::Source;
+use kiln::inspect::source::{self, Source};
 use kiln::inspect::{InspectError, Inspected, Progress, inspect};
 use kiln::listing::image::Node;
 use serde_json::{Value, json};
@@ -182,7 +182,7 @@ impl Layout {
 
 fn read(image: &str, platform: Option<&str>) -> Result<Inspected, InspectError> {
     let platform = platform.map(|platform| platform.parse().unwrap());
-    inspect(&Source::parse(image)?, platform.as_ref(), &Quiet)
+    inspect(&source::open(&Source::parse(image)?)?, platform.as_ref(), &Quiet)
 }
 
 fn one(members: &[Member<'_>]) -> Layout {

@@ -17,6 +17,7 @@ mod evaluation;
 mod gc;
 mod golden;
 mod image;
+mod index;
 mod inspect;
 mod layers;
 mod messages;

@@ -2,7 +2,8 @@
 
 mod explain;
 pub(super) mod gather;
-mod target;
+mod sayings;
+pub(super) mod target;
 mod twin;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,16 +15,14 @@ use super::sbom::Making;
 use super::verdict::{absolute, remark_of, unused, unused_documents};
 use crate::cli::arguments::ImageArguments;
 use crate::cli::hints;
-use crate::cli::progress::bytes;
 use crate::cli::report::{Answer, Failure, Problem, not_hermetic};
-use crate::cli::session::{Session, graph, package, registry};
+use crate::cli::session::{Session, graph, package};
 use crate::derivation::{
     Compression, Definition, Image as Declared, Kind, resolve, resolve_policy,
 };
 use crate::hash::{PackageName, StorePath};
-use crate::image::archive::{Existing, Format};
-use crate::image::registry::Reference;
-use crate::image::{Image, Pushed, Tag, archive, assemble, layout, push};
+use crate::image::archive::Existing;
+use crate::image::{Image, Tag, assemble};
 use crate::listing::Listing;
 use crate::listing::image::Origin;
 use crate::plan::{Graph, Loaded, StepKind};
@@ -127,7 +126,7 @@ pub(in crate::cli) fn run(
 fn targets(names: &[PackageName], arguments: &ImageArguments) -> Result<Vec<Target>, Failure> {
     if names.len() > 1 && !arguments.output.is_empty() {
         return Err(Problem::new("several images cannot go to one place")
-            .hint("make them one after the other, each with its own `-o`")
+            .hint("make them one after the other, each with its own `-o`; `kiln index` joins images for several platforms")
             .into());
     }
     let parsed = arguments.output.iter().map(|text| target::parse(text));
@@ -379,7 +378,7 @@ fn deliver(
         } else {
             targets
         } {
-            places.push(write(session, image, target, existing)?);
+            places.push(target::put_image(session, image, target, existing)?);
         }
     }
     if !session.output.json {
@@ -414,72 +413,6 @@ fn short(digest: &str) -> &str {
         .get("sha256:".len()..)
         .and_then(|hex| hex.get(..16))
         .unwrap_or(digest)
-}
-
-fn write(
-    session: &Session,
-    image: &Image,
-    target: &Target,
-    existing: Existing,
-) -> Result<String, Failure> {
-    let store = &session.store;
-    let (result, place) = match target {
-        Target::Layout { directory, tag } => (
-            layout::write(store, image, directory, tag),
-            format!("oci:{}:{tag}", directory.display()),
-        ),
-        Target::Archive {
-            format: Format::Oci,
-            file,
-            tag,
-            ..
-        } => (
-            archive::write(store, image, file, &archive::Naming::Oci(tag), existing),
-            format!("oci-archive:{}:{tag}", file.display()),
-        ),
-        Target::Archive {
-            format: Format::Docker,
-            file,
-            name,
-            tag,
-        } => {
-            let name = name.as_deref().unwrap_or(&image.name);
-            let naming = archive::Naming::Docker { name, tag };
-            // There is no way to name them in one.
-            let image = &Image {
-                referrers: Vec::new(),
-                ..image.clone()
-            };
-            (
-                archive::write(store, image, file, &naming, existing),
-                format!("docker-archive:{}:{name}:{tag}", file.display()),
-            )
-        }
-        Target::Registry(reference) => return send(session, image, reference),
-    };
-    result.map_err(|error| hints::image(&error))?;
-    Ok(place)
-}
-
-/// Sends an image to a registry, and says how much of it was there.
-fn send(session: &Session, image: &Image, reference: &Reference) -> Result<String, Failure> {
-    let registry = registry(reference)?;
-    let bar = session.output.bytes_bar(push::size_bytes(image), "sent");
-    let pushed = push(&session.store, image, &registry, &|bytes| bar.inc(bytes));
-    bar.finish_and_clear();
-    let Pushed {
-        sent,
-        mounted,
-        there,
-    } = pushed.map_err(|error| hints::image(&error))?;
-    let blobs = |(count, size): (usize, u64)| format!("{count} blobs, {}", bytes(size));
-    session.output.tell(&format!(
-        "sent {} to {reference}; mounted {}; there were {}",
-        blobs(sent),
-        blobs(mounted),
-        blobs(there)
-    ));
-    Ok(format!("docker://{reference}"))
 }
 
 fn print(

@@ -20,8 +20,8 @@ use crate::cli::settings::Settings;
 use crate::derivation::{Rule, SourceFile, built_in};
 use crate::hash::PackageName;
 use crate::image::registry::Reference;
-use crate::inspect::source::Source;
-use crate::inspect::{Inspected, Progress, inspect, inspect_opened, printable, remote};
+use crate::inspect::source::{self, Opened, Source};
+use crate::inspect::{Inspected, Progress, inspect, printable, remote};
 use crate::listing::image::ImageEntry;
 use crate::plan::{self, Library, LoadError};
 use crate::policy::{self, Effective, Remark, Status, Verdict, evaluate};
@@ -93,30 +93,45 @@ fn read(
     platform: Option<&crate::inspect::document::Platform>,
     output: &Output,
 ) -> Result<Inspected, Failure> {
-    struct Bar(indicatif::ProgressBar);
-    impl Progress for Bar {
-        fn total(&self, bytes: u64) {
-            self.0.set_length(bytes);
-        }
-        fn read(&self, bytes: u64) {
-            self.0.inc(bytes);
-        }
-    }
+    let opened = open(image)?;
     let bar = Bar(output.bytes_bar(0, "read"));
-    let inspected = match image.strip_prefix("docker://") {
-        Some(reference) => {
-            let reference = reference.parse::<Reference>().map_err(|problem| {
-                Problem::new(format!("`{image}` is not an image"))
-                    .because(problem)
-                    .hint("write `docker://HOST/NAME[:TAG]`")
-            })?;
-            let registry = registry(&reference)?;
-            remote::open(registry).and_then(|opened| inspect_opened(&opened, platform, &bar))
-        }
-        None => Source::parse(image).and_then(|source| inspect(&source, platform, &bar)),
-    };
+    let inspected = inspect(&opened, platform, &bar);
     bar.0.finish_and_clear();
     inspected.map_err(|error| hints::inspect(&error, image))
+}
+
+/// Shows how much of an image was read.
+pub(super) struct Bar(pub indicatif::ProgressBar);
+
+impl Progress for Bar {
+    fn total(&self, bytes: u64) {
+        self.0.set_length(bytes);
+    }
+    fn read(&self, bytes: u64) {
+        self.0.inc(bytes);
+    }
+}
+
+/// Opens an image that a user named: a layout, an archive, or one of a registry.
+pub(super) fn open(image: &str) -> Result<Opened, Failure> {
+    let opened = match registry_image(image)? {
+        Some(reference) => remote::open(registry(&reference)?),
+        None => Source::parse(image).and_then(|source| source::open(&source)),
+    };
+    opened.map_err(|error| hints::inspect(&error, image))
+}
+
+/// Returns the reference that `docker://` names.
+pub(super) fn registry_image(image: &str) -> Result<Option<Reference>, Failure> {
+    let Some(reference) = image.strip_prefix("docker://") else {
+        return Ok(None);
+    };
+    let reference = reference.parse::<Reference>().map_err(|problem| {
+        Problem::new(format!("`{image}` is not an image"))
+            .because(problem)
+            .hint("write `docker://HOST/NAME[:TAG]`")
+    })?;
+    Ok(Some(reference))
 }
 
 /// Returns the rules of a policy that is named, or of a file.

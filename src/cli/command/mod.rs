@@ -8,6 +8,7 @@ pub(super) mod diff;
 pub(super) mod doctor;
 pub(super) mod graph;
 pub(super) mod image;
+pub(super) mod index;
 pub(super) mod inspect;
 pub(super) mod log;
 pub(super) mod prove;

@@ -1,4 +1,4 @@
-use std::io::BufRead;
+use std::io::{BufRead, Write as _};
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -18,6 +18,7 @@ use ureq::http::{Method, Response, StatusCode};
 use super::client::Ask;
 use super::{Registry, RegistryError};
 use crate::hash::Sha256Digest;
+use crate::image::parcel::Manifest;
 
 /// Length of a chunk, in bytes.
 const CHUNK: u64 = 8 << 20;
@@ -60,17 +61,6 @@ pub enum Came {
     Mounted,
     /// It was sent.
     Sent,
-}
-
-/// A document that names blobs, or other documents.
-#[derive(Debug, Clone, Copy)]
-pub struct Manifest<'a> {
-    /// Its media type.
-    pub media_type: &'a str,
-    /// Its bytes.
-    pub bytes: &'a [u8],
-    /// Their digest.
-    pub digest: Sha256Digest,
 }
 
 /// Puts blobs into a repository, several at once. `sent` is told of each part of a blob

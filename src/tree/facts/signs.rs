@@ -1,5 +1,6 @@
 //! Signs in the content of an ELF file of what the program is.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
@@ -192,15 +193,21 @@ impl Seen {
                 Some(Meaning::Usage(text, is_followed))
                     if is_followed(bytes.get(end..).unwrap_or_default()) =>
                 {
-                    self.others.insert(Sign::Usage { text });
+                    self.others.insert(Sign::Usage {
+                        text: (*text).into(),
+                    });
                 }
                 Some(Meaning::Packer) if is_upx(bytes, start) => {
-                    self.others.insert(Sign::Packed { packer: "UPX" });
+                    self.others.insert(Sign::Packed {
+                        packer: "UPX".into(),
+                    });
                 }
                 Some(Meaning::Language(language))
                     if before == Some(0) && matches!(after, Some(0 | b'=')) =>
                 {
-                    self.others.insert(Sign::Interpreter { language });
+                    self.others.insert(Sign::Interpreter {
+                        language: (*language).into(),
+                    });
                 }
                 Some(Meaning::BuildPath) if self.build_paths.len() < MAX_PATHS => {
                     self.build_paths.extend(build_path(bytes, start));
@@ -224,6 +231,7 @@ impl Seen {
                 variables: SHELL_VARIABLES
                     .into_iter()
                     .filter(|name| self.variables.contains(name))
+                    .map(Cow::Borrowed)
                     .collect(),
             });
         }

@@ -3,12 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
-
-use rayon::prelude::*;
 
 use crate::cli::hints;
 use crate::cli::report::{Failure, Problem};
@@ -19,16 +17,14 @@ use crate::derivation::{
 };
 use crate::hash::{BlobDigest, OutputName, PackageName, RelPath, StorePath};
 use crate::listing::facts::ContentFacts;
-use crate::listing::links::Links;
 use crate::plan::{Graph, Loaded};
 use crate::projection::leave::{LEFT_OUT, rule_named};
 use crate::projection::{
-    Content, Object, Objects, Planned, Projection, ProjectionError, Reached, Shape, ToRead,
-    project, reach,
+    Content, Object, Objects, Planned, Projection, ProjectionError, Reached, Shape, project, reach,
 };
 use crate::realise::{Realised, Trees as _};
-use crate::tree::facts::extract;
-use crate::tree::mentions::links;
+
+use super::sayings::Sayings;
 
 /// What an image is made of.
 pub(in crate::cli) struct Gathered {
@@ -74,8 +70,9 @@ pub(in crate::cli) fn gather(
     };
     let objects = objects(session, wanted)?;
     let mut facts = BTreeMap::new();
+    let mut sayings = Sayings::new(&session.store, declared.layout);
     let reached = reach(&contents, &objects, |files| {
-        let read = read(session, &objects, declared.layout, files).map_err(Unreached::Read)?;
+        let read = sayings.of(&objects, files).map_err(Unreached::Read)?;
         let mut all = Vec::new();
         for (file, (found, links)) in files.iter().zip(read) {
             facts.insert(file.digest, found);
@@ -87,6 +84,7 @@ pub(in crate::cli) fn gather(
         Unreached::Projection(error) => hints::projection(&error, definition),
         Unreached::Read(failure) => failure,
     })?;
+    sayings.remember();
     let plan = plan(session, loaded, definition, declared, &packages)?;
     let shape = Shape {
         layout: declared.layout,
@@ -286,46 +284,6 @@ fn objects(session: &Session, wanted: BTreeSet<&StorePath>) -> Result<Objects, F
         objects.insert(object.clone(), read);
     }
     Ok(objects)
-}
-
-/// Reads files in parallel: what their content says, and what they need of others. In a
-/// flat image no file may name another object, which is told apart.
-fn read(
-    session: &Session,
-    objects: &Objects,
-    layout: Layout,
-    files: &[ToRead],
-) -> Result<Vec<(ContentFacts, Links)>, Failure> {
-    files
-        .par_iter()
-        // One buffer for each thread: to get and give back memory for every file costs
-        // more than to read it.
-        .map_init(Vec::new, |bytes, file| {
-            let path = session.store.blob_path(file.digest, file.executable);
-            bytes.clear();
-            File::open(&path)
-                .and_then(|mut file| file.read_to_end(bytes))
-                .map_err(|error| {
-                    Failure::from(
-                        Problem::new(format!("cannot read `{}`", path.display()))
-                            .because(error.to_string())
-                            .hint("`kiln store verify` tells what is damaged"),
-                    )
-                })?;
-            let facts = extract(bytes);
-            let named: BTreeSet<&StorePath> = match (layout, objects.get(&file.place.object)) {
-                (Layout::Store, Some(object)) => object
-                    .references
-                    .iter()
-                    .filter(|reference| reference.file == file.place.path)
-                    .map(|reference| &reference.target)
-                    .collect(),
-                _ => BTreeSet::new(),
-            };
-            let links = links(bytes, &facts, named);
-            Ok((facts, links))
-        })
-        .collect()
 }
 
 /// Reads the layer plan, where there is one: for each layer, the objects of its packages.

@@ -1,17 +1,20 @@
 //! Where an image goes, as typed: `oci:DIR:TAG`, `oci-archive:FILE`, `docker-archive:FILE`,
-//! `docker://HOST/NAME:TAG`.
+//! `docker://HOST/NAME:TAG`; and putting it there.
 
 use std::path::PathBuf;
 
+use crate::cli::hints;
+use crate::cli::progress::bytes;
 use crate::cli::report::{Failure, Problem};
-use crate::image::Tag;
-use crate::image::archive::Format;
+use crate::cli::session::{Session, registry};
+use crate::image::archive::{self, Existing, Format, Naming};
 use crate::image::registry::Reference;
 use crate::image::registry::reference::{is_repository, is_tag};
+use crate::image::{Image, Parcel, Pushed, Tag, layout, push};
 
 /// Where an image goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Target {
+pub(in crate::cli::command) enum Target {
     /// A layout directory.
     Layout {
         /// The directory.
@@ -35,7 +38,7 @@ pub(super) enum Target {
 }
 
 /// Reads a target.
-pub(super) fn parse(text: &str) -> Result<Target, Failure> {
+pub(in crate::cli::command) fn parse(text: &str) -> Result<Target, Failure> {
     let (scheme, rest) = text.split_once(':').unwrap_or((text, ""));
     let target = match scheme {
         _ if rest.is_empty() => None,
@@ -77,6 +80,104 @@ pub(super) fn parse(text: &str) -> Result<Target, Failure> {
             .hint("write `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:NAME:TAG]` or `docker://HOST/NAME[:TAG]`")
             .into()
     })
+}
+
+/// Puts an image where it was asked for, and returns the place in words.
+pub(super) fn put_image(
+    session: &Session,
+    image: &Image,
+    target: &Target,
+    existing: Existing,
+) -> Result<String, Failure> {
+    let Target::Archive {
+        format: Format::Docker,
+        file,
+        name,
+        tag,
+    } = target
+    else {
+        let parcel = Parcel::of_image(image, &session.store);
+        return put(session, &parcel, target, existing, &[]);
+    };
+    let name = name.as_deref().unwrap_or(&image.name);
+    let naming = Naming::Docker { image, name, tag };
+    // There is no way to name in one what refers to an image.
+    let image = &Image {
+        referrers: Vec::new(),
+        ..image.clone()
+    };
+    let parcel = Parcel::of_image(image, &session.store);
+    archive::write(&parcel, file, &naming, existing).map_err(|error| hints::image(&error))?;
+    Ok(format!("docker-archive:{}:{name}:{tag}", file.display()))
+}
+
+/// Puts a parcel where it was asked for, and returns the place in words. `sources` are
+/// repositories of the same registry that have its blobs.
+pub(in crate::cli::command) fn put(
+    session: &Session,
+    parcel: &Parcel<'_>,
+    target: &Target,
+    existing: Existing,
+    sources: &[Reference],
+) -> Result<String, Failure> {
+    let failed = |error| hints::image(&error);
+    match target {
+        Target::Layout { directory, tag } => {
+            layout::write(parcel, directory, tag).map_err(failed)?;
+            Ok(format!("oci:{}:{tag}", directory.display()))
+        }
+        Target::Archive {
+            format: Format::Oci,
+            file,
+            tag,
+            ..
+        } => {
+            archive::write(parcel, file, &Naming::Oci(tag), existing).map_err(failed)?;
+            Ok(format!("oci-archive:{}:{tag}", file.display()))
+        }
+        Target::Archive {
+            format: Format::Docker,
+            ..
+        } => Err(
+            Problem::new("a Docker archive holds images for one platform only")
+                .hint("write an `oci-archive:FILE`, or a Docker archive of each image")
+                .into(),
+        ),
+        Target::Registry(reference) => send(session, parcel, reference, sources),
+    }
+}
+
+/// Sends a parcel to a registry, and says how much of it was there.
+fn send(
+    session: &Session,
+    parcel: &Parcel<'_>,
+    reference: &Reference,
+    sources: &[Reference],
+) -> Result<String, Failure> {
+    let registry = registry(reference)?;
+    let sources: Vec<String> = sources
+        .iter()
+        .filter(|source| source.host == reference.host)
+        .map(|source| source.repository.clone())
+        .collect();
+    let bar = session.output.bytes_bar(parcel.size_bytes(), "sent");
+    let pushed = push(&session.store, parcel, &registry, &sources, &|bytes| {
+        bar.inc(bytes);
+    });
+    bar.finish_and_clear();
+    let Pushed {
+        sent,
+        mounted,
+        there,
+    } = pushed.map_err(|error| hints::image(&error))?;
+    let blobs = |(count, size): (usize, u64)| format!("{count} blobs, {}", bytes(size));
+    session.output.tell(&format!(
+        "sent {} to {reference}; mounted {}; there were {}",
+        blobs(sent),
+        blobs(mounted),
+        blobs(there)
+    ));
+    Ok(format!("docker://{reference}"))
 }
 
 /// Splits a tag off a path. What follows a colon and could be a file below is no tag.

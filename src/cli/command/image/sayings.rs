@@ -1,0 +1,165 @@
+//! What the content of files says, remembered for each object: an image that is made again
+//! reads no file of an object that it read before.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::path::PathBuf;
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::cli::memory;
+use crate::cli::report::{Failure, Problem};
+use crate::derivation::Layout;
+use crate::hash::StorePath;
+use crate::listing::facts::ContentFacts;
+use crate::listing::links::{Links, Mention};
+use crate::projection::{Objects, ToRead};
+use crate::store::Store;
+use crate::tree::facts::extract;
+use crate::tree::mentions::links;
+use crate::tree::scan::read_whole;
+
+/// What files say, by object.
+pub(super) struct Sayings<'a> {
+    store: &'a Store,
+    layout: Layout,
+    objects: BTreeMap<StorePath, Remembered>,
+    changed: BTreeSet<StorePath>,
+}
+
+/// What is remembered of an object, by the paths of its files.
+#[derive(Default, Serialize, Deserialize)]
+struct Remembered {
+    files: BTreeMap<String, Said>,
+}
+
+/// What a file says.
+#[derive(Clone, Serialize, Deserialize)]
+struct Said {
+    /// Most files say nothing: that takes a byte.
+    facts: Option<Box<ContentFacts>>,
+    /// Store paths in it, by their names, and what follows them.
+    mentions: Vec<(String, String)>,
+}
+
+impl<'a> Sayings<'a> {
+    /// Knows nothing yet.
+    pub fn new(store: &'a Store, layout: Layout) -> Self {
+        Self {
+            store,
+            layout,
+            objects: BTreeMap::new(),
+            changed: BTreeSet::new(),
+        }
+    }
+
+    /// Returns what the content of files says, and what they need of others. In a flat image
+    /// no file may name another object, which is told apart.
+    pub fn of(
+        &mut self,
+        objects: &Objects,
+        files: &[ToRead],
+    ) -> Result<Vec<(ContentFacts, Links)>, Failure> {
+        for file in files {
+            let object = &file.place.object;
+            if !self.objects.contains_key(object) {
+                let remembered = memory::recall(&self.place(object)).unwrap_or_default();
+                self.objects.insert(object.clone(), remembered);
+            }
+        }
+        let new: Vec<&ToRead> = files
+            .iter()
+            .filter(|file| self.said(file).is_none())
+            .collect();
+        let read: Vec<Said> = new
+            .par_iter()
+            // One buffer for each thread: to get and give back memory for every file costs
+            // more than to read it.
+            .map_init(Vec::new, |buffer, file| self.read(objects, file, buffer))
+            .collect::<Result<_, _>>()?;
+        for (file, said) in new.into_iter().zip(read) {
+            let object = &file.place.object;
+            let remembered = self.objects.entry(object.clone()).or_default();
+            remembered.files.insert(file.place.path.to_string(), said);
+            self.changed.insert(object.clone());
+        }
+        Ok(files
+            .iter()
+            .filter_map(|file| Some(self.said(file)?.tell()))
+            .collect())
+    }
+
+    /// Remembers what was read anew.
+    pub fn remember(&self) {
+        for object in &self.changed {
+            if let Some(remembered) = self.objects.get(object) {
+                memory::keep(&self.place(object), remembered);
+            }
+        }
+    }
+
+    fn said(&self, file: &ToRead) -> Option<&Said> {
+        let remembered = self.objects.get(&file.place.object)?;
+        remembered.files.get(file.place.path.as_str())
+    }
+
+    fn place(&self, object: &StorePath) -> PathBuf {
+        let layout: &[u8] = match self.layout {
+            Layout::Flat => b"flat",
+            Layout::Store => b"store",
+        };
+        let name = object.base_name();
+        memory::place(self.store, [b"sayings", layout, name.as_bytes()])
+    }
+
+    fn read(
+        &self,
+        objects: &Objects,
+        file: &ToRead,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Said, Failure> {
+        let path = self.store.blob_path(file.digest, file.executable);
+        let bytes = File::open(&path)
+            .and_then(|mut file| read_whole(&mut file, buffer))
+            .map_err(|error| {
+                Problem::new(format!("cannot read `{}`", path.display()))
+                    .because(error.to_string())
+                    .hint("`kiln store verify` tells what is damaged")
+            })?;
+        let facts = extract(bytes);
+        let named: BTreeSet<&StorePath> = match (self.layout, objects.get(&file.place.object)) {
+            (Layout::Store, Some(object)) => object
+                .references
+                .iter()
+                .filter(|reference| reference.file == file.place.path)
+                .map(|reference| &reference.target)
+                .collect(),
+            _ => BTreeSet::new(),
+        };
+        let links = links(bytes, &facts, named);
+        Ok(Said {
+            facts: (facts != ContentFacts::default()).then(|| Box::new(facts)),
+            mentions: links
+                .mentions
+                .into_iter()
+                .map(|mention| (mention.object.base_name(), mention.rest))
+                .collect(),
+        })
+    }
+}
+
+impl Said {
+    fn tell(&self) -> (ContentFacts, Links) {
+        let facts = self.facts.as_deref().cloned().unwrap_or_default();
+        let mut links = Links::of_headers(&facts);
+        for (name, rest) in &self.mentions {
+            // Only names of store paths were written down.
+            if let Ok(object) = StorePath::from_base_name(name) {
+                let rest = rest.clone();
+                links.mentions.insert(Mention { object, rest });
+            }
+        }
+        (facts, links)
+    }
+}

@@ -1,0 +1,68 @@
+//! Copying bytes and hashing them on the way.
+
+use std::io::{self, Read, Write};
+
+use sha2::{Digest as _, Sha256};
+
+use super::Sha256Digest;
+
+/// Where a buffer has to start, in bytes, that the kernel reads files into: copying into
+/// one that starts elsewhere took 2.4 times as long on an AMD EPYC (1 GiB in files of page
+/// cache, `read` of 8 KiB to 1 MiB: 0.4 s at a multiple of 32, 0.95 s beside one).
+pub const ALIGNMENT: usize = 64;
+
+/// Length of the blocks that are copied, in bytes.
+const BLOCK: usize = 1 << 17;
+
+/// Returns what follows the first aligned byte of a buffer, which is up to [`ALIGNMENT`]
+/// bytes shorter than the buffer.
+pub fn aligned(buffer: &mut [u8]) -> &mut [u8] {
+    let skipped = buffer.as_ptr().align_offset(ALIGNMENT);
+    buffer.get_mut(skipped..).unwrap_or_default()
+}
+
+/// Why a copy ended early.
+#[derive(Debug)]
+pub enum CopyError {
+    /// Reading failed, after so many bytes.
+    Read(io::Error, u64),
+    /// Writing failed.
+    Write(io::Error),
+}
+
+impl From<CopyError> for io::Error {
+    fn from(error: CopyError) -> Self {
+        match error {
+            CopyError::Read(error, _) | CopyError::Write(error) => error,
+        }
+    }
+}
+
+/// Copies everything, and returns its SHA-256 and its length in bytes. `progress` is told
+/// how many bytes were copied so far.
+///
+/// # Errors
+/// [`CopyError`].
+pub fn copy_hashing(
+    from: &mut impl Read,
+    to: &mut impl Write,
+    mut progress: impl FnMut(u64),
+) -> Result<(Sha256Digest, u64), CopyError> {
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; BLOCK + ALIGNMENT];
+    let block = aligned(&mut buffer);
+    let mut copied = 0_u64;
+    loop {
+        let count = match from.read(block) {
+            Ok(0) => return Ok((Sha256Digest::from_bytes(hasher.finalize().into()), copied)),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(CopyError::Read(error, copied)),
+        };
+        let bytes = block.get(..count).unwrap_or(block);
+        hasher.update(bytes);
+        to.write_all(bytes).map_err(CopyError::Write)?;
+        copied += count as u64;
+        progress(copied);
+    }
+}
