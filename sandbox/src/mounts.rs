@@ -189,6 +189,12 @@ pub(crate) fn open_directory(root: &OwnedFd, path: &str) -> io::Result<OwnedFd> 
 /// Creates a directory below the new root. Nobody else is in it yet, and every path was
 /// checked to be plain.
 pub(crate) fn make_directories(root: &OwnedFd, path: &str) -> io::Result<()> {
+    // Most stand beside others that were made.
+    match mkdirat(root, path, Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(Errno::EXIST) => return Ok(()),
+        Err(Errno::NOENT) => {}
+        Err(errno) => return Err(errno.into()),
+    }
     for (end, _) in path.match_indices('/').chain([(path.len(), "")]) {
         let part = path.get(..end).unwrap_or(path);
         match mkdirat(root, part, Mode::from_raw_mode(0o755)) {
