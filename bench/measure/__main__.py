@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from . import build_rows, growth_rows, store_rows, table
+from . import build_rows, growth_rows, image_rows, store_rows, table
 from .bench import TOP, Kiln, Nix, Programs
 
 MAKERS = {
@@ -20,6 +20,11 @@ MAKERS = {
     "evaluation": build_rows.first_evaluation,
     "closure": store_rows.closure,
     "collect": store_rows.collect,
+    "image": image_rows.layout,
+    "image-gzip": image_rows.gzip,
+    "image-zstd": image_rows.zstd,
+    "image-again": image_rows.again,
+    "inspect": image_rows.inspect,
     "growth-nothing": growth_rows.nothing_to_do,
     "growth-why": growth_rows.why,
     "growth-closure": growth_rows.closure,
