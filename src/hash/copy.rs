@@ -1,6 +1,7 @@
 //! Copying bytes and hashing them on the way.
 
 use std::io::{self, Read, Write};
+use std::ops::Deref;
 
 use sha2::{Digest as _, Sha256};
 
@@ -19,6 +20,66 @@ const BLOCK: usize = 1 << 17;
 pub fn aligned(buffer: &mut [u8]) -> &mut [u8] {
     let skipped = buffer.as_ptr().align_offset(ALIGNMENT);
     buffer.get_mut(skipped..).unwrap_or_default()
+}
+
+/// A buffer of a fixed length that starts where the kernel copies fast, filled from its
+/// start.
+#[derive(Debug)]
+pub struct Block {
+    buffer: Vec<u8>,
+    length: usize,
+    filled: usize,
+}
+
+impl Block {
+    /// Makes an empty one of a length, in bytes.
+    pub fn new(length: usize) -> Self {
+        Self {
+            buffer: vec![0; length + ALIGNMENT],
+            length,
+            filled: 0,
+        }
+    }
+
+    /// Returns its length, in bytes.
+    pub fn capacity(&self) -> usize {
+        self.length
+    }
+
+    /// Returns the part that is free.
+    pub fn free(&mut self) -> &mut [u8] {
+        let block = aligned(&mut self.buffer).get_mut(..self.length);
+        block
+            .unwrap_or_default()
+            .get_mut(self.filled..)
+            .unwrap_or_default()
+    }
+
+    /// Notes that so many bytes of the free part were filled.
+    pub fn fill(&mut self, count: usize) {
+        self.filled += count;
+    }
+
+    /// Empties it.
+    pub fn clear(&mut self) {
+        self.filled = 0;
+    }
+
+    /// Returns whether nothing more goes into it.
+    pub fn is_full(&self) -> bool {
+        self.filled >= self.length
+    }
+}
+
+/// What was filled.
+impl Deref for Block {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        let start = self.buffer.as_ptr().align_offset(ALIGNMENT);
+        let filled = self.buffer.get(start..start + self.filled);
+        filled.unwrap_or_default()
+    }
 }
 
 /// Why a copy ended early.

@@ -1,63 +1,41 @@
 //! From a layer's tar to the bytes that are kept and sent, hashed on the way.
 //!
-//! One thread makes the tar, one hashes it, one writes or compresses it; blocks of
-//! [`BLOCK`] bytes pass between them. Bytes depend on the tar alone, on no number of
-//! threads and no size of a write:
+//! One thread makes the tar, one hashes it, one writes it; where it is compressed, as many
+//! as there are processors do that, each block by itself, in order at the end. Bytes depend
+//! on the tar alone, on no number of threads and no size of a write:
 //!
-//! - gzip: each block is a member of its own (RFC 1952, section 2.2), made by libdeflate
-//!   at one level, without a time;
-//! - zstd: one frame, by the library's own threads, which cut the input into jobs of a
-//!   fixed size however many they are; without a checksum and without a declared length.
+//! - gzip: each block of 1 MiB is a member of its own (RFC 1952, section 2.2), made by
+//!   libdeflate at one level, without a time;
+//! - zstd: each block of 2 MiB is a frame of its own (RFC 8878, section 3), with its length
+//!   and without a checksum.
+//!
+//! A block whose samples do not get shorter is stored: what is compressed already, as much
+//! in images is, would cost the most and gain nothing.
 //!
 //! The encoder's name, version and settings are recorded with what it made: another
 //! version may give other bytes, of the same tar.
 
-use std::collections::VecDeque;
-use std::fs::File;
-use std::io::{self, Read, Write};
-use std::num::NonZero;
-use std::ops::Deref;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+mod blocks;
+mod compress;
 
-use libdeflater::{CompressionLvl, Compressor};
+use std::fs::File;
+use std::io::{self, Write};
+use std::num::NonZero;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+
 use sha2::{Digest as _, Sha256};
 
-use super::layer::Sink;
 use crate::derivation::Compression;
 use crate::hash::Sha256Digest;
-use crate::hash::copy::{ALIGNMENT, aligned};
+use crate::hash::copy::Block;
 use crate::store::CachedLayer;
-
-/// Length of a block, in bytes.
-pub const BLOCK: usize = 1 << 20;
+pub use blocks::Blocks;
+pub use compress::encoder;
+use compress::{Compressor, block_bytes};
 
 /// Most blocks that wait for each thread.
-const QUEUE: usize = 8;
-
-/// At level 1 twice as fast as at 6, and 2 % larger (a tar of 1 GiB).
-const GZIP_LEVEL: i32 = 1;
-
-/// What `zstd` itself takes.
-const ZSTD_LEVEL: i32 = 3;
-
-/// Returns which encoder, of which version, with which settings a compression means;
-/// `None` for none.
-pub fn encoder(compression: Compression) -> Option<String> {
-    match compression {
-        Compression::None => None,
-        Compression::Gzip => Some(format!(
-            "libdeflate {LIBDEFLATE}, level {GZIP_LEVEL}, members of 1 MiB"
-        )),
-        Compression::Zstd => Some(format!(
-            "zstd {}, level {ZSTD_LEVEL}",
-            zstd::zstd_safe::version_string()
-        )),
-    }
-}
-
-/// The version of the C library in the one version of the crate that `Cargo.toml` takes.
-const LIBDEFLATE: &str = "1.26";
+const QUEUE: usize = 4;
 
 /// Writes what `produce` writes into a file, encoded, and returns what came out.
 ///
@@ -74,14 +52,9 @@ pub fn encode(
         let hasher = scope.spawn(move || hash(&hashed));
         let writer = scope.spawn(move || match compression {
             Compression::None => plain(file, &written).map(|()| None),
-            Compression::Gzip => gzip(Counter::new(file), &written).map(Some),
-            Compression::Zstd => zstd(Counter::new(file), &written).map(Some),
+            _ => compressed(compression, file, &written).map(Some),
         });
-        let mut blocks = Blocks {
-            block: Block::new(),
-            sent: VecDeque::new(),
-            to: [to_hash, to_file],
-        };
+        let mut blocks = Blocks::new(block_bytes(compression), [to_hash, to_file]);
         let produced = produce(&mut blocks).and_then(|()| blocks.send());
         drop(blocks);
         let ended = || io::Error::other("a thread ended early");
@@ -97,121 +70,6 @@ pub fn encode(
             size_bytes,
         })
     })
-}
-
-/// Up to [`BLOCK`] bytes of a tar, where the kernel copies them to fast.
-#[derive(Debug)]
-struct Block {
-    buffer: Vec<u8>,
-    filled: usize,
-}
-
-impl Block {
-    fn new() -> Self {
-        Self {
-            buffer: vec![0; BLOCK + ALIGNMENT],
-            filled: 0,
-        }
-    }
-
-    /// Returns the part that is free.
-    fn free(&mut self) -> &mut [u8] {
-        let block = aligned(&mut self.buffer).get_mut(..BLOCK);
-        block
-            .unwrap_or_default()
-            .get_mut(self.filled..)
-            .unwrap_or_default()
-    }
-}
-
-impl Deref for Block {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        let start = self.buffer.as_ptr().align_offset(ALIGNMENT);
-        let filled = self.buffer.get(start..start + self.filled);
-        filled.unwrap_or_default()
-    }
-}
-
-/// Cuts what is written into blocks.
-#[derive(Debug)]
-pub struct Blocks {
-    block: Block,
-    /// Blocks that were sent, to be used again when both threads are done with them.
-    sent: VecDeque<Arc<Block>>,
-    to: [SyncSender<Arc<Block>>; 2],
-}
-
-impl Blocks {
-    fn send(&mut self) -> io::Result<()> {
-        if self.block.filled == 0 {
-            return Ok(());
-        }
-        let fresh = self.fresh();
-        let block = Arc::new(std::mem::replace(&mut self.block, fresh));
-        self.sent.push_back(Arc::clone(&block));
-        for to in &self.to {
-            to.send(Arc::clone(&block))
-                .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
-        }
-        Ok(())
-    }
-
-    fn fresh(&mut self) -> Block {
-        match self.sent.pop_front().map(Arc::try_unwrap) {
-            None => Block::new(),
-            Some(Ok(mut block)) => {
-                block.filled = 0;
-                block
-            }
-            Some(Err(in_use)) => {
-                self.sent.push_front(in_use);
-                Block::new()
-            }
-        }
-    }
-
-    /// Notes that so many bytes of the free part were filled.
-    fn fill(&mut self, count: usize) -> io::Result<()> {
-        self.block.filled += count;
-        if self.block.filled == BLOCK {
-            self.send()?;
-        }
-        Ok(())
-    }
-}
-
-impl Write for Blocks {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // As much as there is room for.
-        let mut from = bytes;
-        let count = from.read(self.block.free())?;
-        self.fill(count)?;
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Sink for Blocks {
-    /// Reads straight into the blocks.
-    fn write_from(&mut self, from: &mut impl Read) -> io::Result<u64> {
-        let mut written = 0;
-        loop {
-            match from.read(self.block.free()) {
-                Ok(0) => return Ok(written),
-                Ok(count) => {
-                    self.fill(count)?;
-                    written += count as u64;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
 }
 
 fn hash(blocks: &Receiver<Arc<Block>>) -> (Sha256Digest, u64) {
@@ -231,59 +89,68 @@ fn plain(mut file: &File, blocks: &Receiver<Arc<Block>>) -> io::Result<()> {
     Ok(())
 }
 
-fn gzip(mut to: Counter<'_>, blocks: &Receiver<Arc<Block>>) -> io::Result<(Sha256Digest, u64)> {
-    let level = CompressionLvl::new(GZIP_LEVEL)
-        .map_err(|_| io::Error::other("libdeflate has no such level"))?;
-    let at_once = threads();
-    while let Ok(first) = blocks.recv() {
-        let mut batch = vec![first];
-        batch.extend(blocks.try_iter().take(at_once - 1));
-        // Threads of its own: those of the pool may all wait for a layer each.
-        let members = std::thread::scope(|scope| {
-            let running: Vec<_> = batch
-                .iter()
-                .map(|block| scope.spawn(move || member(level, block)))
-                .collect();
-            running
-                .into_iter()
-                .map(|thread| {
-                    let ended = |_| Err(io::Error::other("a thread ended early"));
-                    thread.join().unwrap_or_else(ended)
-                })
-                .collect::<io::Result<Vec<_>>>()
-        })?;
-        for member in members {
-            to.write_all(&member)?;
+/// What becomes of a block.
+type Packed = io::Result<Vec<u8>>;
+
+/// A block to compress, and where to put what comes out.
+type Job = (Arc<Block>, SyncSender<Packed>);
+
+/// Compresses blocks on all processors and writes them in their order.
+fn compressed(
+    compression: Compression,
+    file: &File,
+    blocks: &Receiver<Arc<Block>>,
+) -> io::Result<(Sha256Digest, u64)> {
+    // Threads of its own: those of the pool may all wait for a layer each.
+    let (give, taken) = sync_channel::<Job>(0);
+    let taken = &Mutex::new(taken);
+    std::thread::scope(|scope| {
+        for _ in 0..threads() {
+            scope.spawn(move || work(compression, taken));
         }
-    }
-    Ok(to.finish())
+        let (in_order, results) = sync_channel::<Receiver<Packed>>(2 * threads());
+        let writer = scope.spawn(move || {
+            let mut to = Counter::new(file);
+            for result in results {
+                let ended = |_| io::Error::other("a thread ended early");
+                to.write_all(&result.recv().map_err(ended)??)?;
+            }
+            Ok(to.finish())
+        });
+        for block in blocks {
+            let (put, result) = sync_channel(1);
+            // Where nobody listens any more, the writer says why.
+            if in_order.send(result).is_err() || give.send((block, put)).is_err() {
+                break;
+            }
+        }
+        drop((give, in_order));
+        writer
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("a thread ended early")))
+    })
 }
 
-fn member(level: CompressionLvl, block: &[u8]) -> io::Result<Vec<u8>> {
-    let mut compressor = Compressor::new(level);
-    let mut member = vec![0; compressor.gzip_compress_bound(block.len())];
-    let length = compressor
-        .gzip_compress(block, &mut member)
-        .map_err(|_| io::Error::other("libdeflate refused a block"))?;
-    member.truncate(length);
-    Ok(member)
+/// Compresses blocks until there are no more.
+fn work(compression: Compression, jobs: &Mutex<Receiver<Job>>) {
+    let mut compressor = Compressor::new(compression);
+    loop {
+        let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok((block, put)) = job else {
+            return;
+        };
+        let packed = match &mut compressor {
+            Ok(compressor) => compressor.compress(&block),
+            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+        };
+        // The writer may have stopped at an error.
+        drop(put.send(packed));
+    }
 }
 
 /// Returns how many threads compress one layer: at least one.
 fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, NonZero::get)
-}
-
-fn zstd(to: Counter<'_>, blocks: &Receiver<Arc<Block>>) -> io::Result<(Sha256Digest, u64)> {
-    let mut encoder = zstd::Encoder::new(to, ZSTD_LEVEL)?;
-    encoder.include_checksum(false)?;
-    encoder.include_contentsize(false)?;
-    // At least one: without, the library goes another way, to other bytes.
-    encoder.multithread(u32::try_from(threads()).unwrap_or(1))?;
-    for block in blocks {
-        encoder.write_all(&block)?;
-    }
-    Ok(encoder.finish()?.finish())
 }
 
 /// Hashes and counts what goes into a file.
@@ -325,9 +192,24 @@ impl Write for Counter<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Seek as _;
+    use std::io::{Read as _, Seek as _};
 
     use super::*;
+
+    const BLOCK: usize = 1 << 20;
+
+    /// Bytes that nothing makes shorter.
+    fn noise(length: usize) -> Vec<u8> {
+        let mut state = 1_u64;
+        std::iter::repeat_with(|| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 32) as u8
+        })
+        .take(length)
+        .collect()
+    }
 
     /// Text that compresses, of a given length, the same each time.
     fn text(length: usize) -> Vec<u8> {
@@ -359,11 +241,11 @@ mod tests {
 
     #[test]
     fn golden_bytes() {
-        let bytes = text(3 * BLOCK + 1000);
+        let bytes = [text(4 * BLOCK), noise(2 * BLOCK), text(1000)].concat();
         let digest = |compression| encoded(compression, &bytes, 8192).1.digest.to_string();
-        insta::assert_snapshot!(digest(Compression::None), @"59cdd75e68eb6c561442fadb903c93ad0b3fb8923d1c8a1773071d086382b822");
-        insta::assert_snapshot!(digest(Compression::Gzip), @"889e4d2749fd374b41b303caac6def526a54bef233cd41c6321d85a2c394b65e");
-        insta::assert_snapshot!(digest(Compression::Zstd), @"a2f4e8daca0b269a140aab416ffb1ce16edc1ff5698fd640a3a7d4a27ba5dfd4");
+        insta::assert_snapshot!(digest(Compression::None), @"d16bbeb335cb5cbb5941a8c78478a562b3d44f022dae24df7876380a8c6e6e41");
+        insta::assert_snapshot!(digest(Compression::Gzip), @"b16a0b8e8abfbbef3352a1b4511b9d5ac9169ce0b10cd0300fe3c1093d21ea42");
+        insta::assert_snapshot!(digest(Compression::Zstd), @"5e30fc8f093d323a55efa6edb885ae8c82d557edcaab5616e4182b9227b93f65");
     }
 
     #[test]
@@ -371,8 +253,14 @@ mod tests {
         let names = Compression::NAMES.map(|(_, compression)| encoder(compression));
         let expected = [
             None,
-            Some("libdeflate 1.26, level 1, members of 1 MiB".to_owned()),
-            Some("zstd 1.5.7, level 3".to_owned()),
+            Some(
+                "libdeflate 1.26, level 1, members of 1 MiB, stored where samples stay as long"
+                    .to_owned(),
+            ),
+            Some(
+                "zstd 1.5.7, level 3, frames of 2 MiB, stored where samples stay as long"
+                    .to_owned(),
+            ),
         ];
         assert_eq!(names, expected);
     }
@@ -388,8 +276,33 @@ mod tests {
     }
 
     #[test]
+    fn what_does_not_shrink_is_stored_and_the_rest_is_not() {
+        for (_, compression) in Compression::NAMES
+            .into_iter()
+            .filter(|(_, c)| *c != Compression::None)
+        {
+            let (mixed, _) = encoded(
+                compression,
+                &[text(2 * BLOCK), noise(2 * BLOCK)].concat(),
+                BLOCK,
+            );
+            let (alone, _) = encoded(compression, &text(2 * BLOCK), BLOCK);
+            assert!(
+                alone.len() < 3 * BLOCK / 2,
+                "{compression:?}: {}",
+                alone.len()
+            );
+            let stored = mixed.len() - alone.len();
+            assert!(
+                (2 * BLOCK..2 * BLOCK + 4096).contains(&stored),
+                "{compression:?}: {stored}"
+            );
+        }
+    }
+
+    #[test]
     fn other_decoders_agree() {
-        let bytes = text(2 * BLOCK + 5);
+        let bytes = [text(2 * BLOCK + 5), noise(2 * BLOCK + 7)].concat();
         let (gzipped, _) = encoded(Compression::Gzip, &bytes, BLOCK);
         let mut found = Vec::new();
         let mut decoder = flate2::read::MultiGzDecoder::new(gzipped.as_slice());

@@ -1,7 +1,7 @@
 //! A blob as a tar: hashed as it is stored, decompressed, bounded, and hashed again.
 //!
-//! One thread reads, hashes the stored bytes and decompresses; another hashes the tar and
-//! reads its members. Between them are a few blocks, so that neither runs ahead.
+//! One thread reads, hashes the stored bytes and decompresses; another hashes the tar, if it
+//! is another than those bytes, and reads its members. Between them are a few blocks, so that neither runs ahead.
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,10 +13,14 @@ use super::document::Descriptor;
 use super::limits::{MAX_LAYER, MAX_RATIO, RATIO_FROM, ZSTD_WINDOW_LOG};
 use super::{InspectError, Progress, source};
 use crate::hash::Sha256Digest;
+use crate::hash::copy::Block;
 use crate::tree::scan::read_block;
 
 /// Bytes that go from one thread to the other at once.
 const BLOCK: usize = 256 << 10;
+
+/// Bytes that tell how a stream is compressed.
+const MAGIC: usize = 4;
 
 /// Blocks that wait between the threads.
 const WAITING: usize = 4;
@@ -96,15 +100,24 @@ pub(super) fn read<T>(
     parse: impl FnOnce(&mut dyn Read) -> Result<T, InspectError>,
 ) -> Result<(T, u64), InspectError> {
     let name = source::name(blob);
+    let mut start = [0; MAGIC];
+    let start =
+        read_block(&mut &mut *bytes, &mut start).map_err(|source| InspectError::Access {
+            name: name.clone(),
+            source,
+        })?;
+    // What is not compressed is its own tar, and hashed once.
+    let plain = is_plain(start);
+    let mut bytes = start.chain(bytes);
     std::thread::scope(|scope| {
         let (sender, receiver) = sync_channel(WAITING);
         let send = move |block| sender.send(block).is_ok();
-        let stored = scope.spawn(move || store(blob, bytes, progress, &send));
+        let stored = scope.spawn(move || store(blob, &mut bytes, progress, &send));
         let mut tar = TarStream {
             receiver: Some(receiver),
-            block: Vec::new(),
+            block: Block::new(0),
             at: 0,
-            hasher: Sha256::new(),
+            hasher: (!plain).then(Sha256::new),
             length: 0,
         };
         let parsed = parse(&mut tar);
@@ -136,7 +149,10 @@ pub(super) fn read<T>(
             return Err(broken(error));
         }
         check(&name, blob, stored.length, stored.digest)?;
-        let found = Sha256Digest::from_bytes(tar.hasher.finalize().into());
+        let found = match tar.hasher {
+            Some(hasher) => Sha256Digest::from_bytes(hasher.finalize().into()),
+            None => stored.digest,
+        };
         if found != diff_id {
             return Err(InspectError::Damaged {
                 blob: name,
@@ -161,7 +177,7 @@ fn store(
     blob: &Descriptor,
     bytes: &mut (dyn Read + Send),
     progress: &dyn Progress,
-    send: &dyn Fn(Vec<u8>) -> bool,
+    send: &dyn Fn(Block) -> bool,
 ) -> Stored {
     let counted = AtomicU64::new(0);
     let mut hasher = Sha256::new();
@@ -191,13 +207,13 @@ fn store(
 fn pump(
     stream: &mut BufReader<Hashing<'_, impl Read + Send>>,
     counted: &AtomicU64,
-    send: &dyn Fn(Vec<u8>) -> bool,
+    send: &dyn Fn(Block) -> bool,
 ) -> io::Result<()> {
     let mut decoder = decompressed(stream)?;
     let mut total = 0_u64;
     loop {
-        let mut block = vec![0; BLOCK];
-        let filled = read_block(&mut decoder, &mut block)?.len();
+        let mut block = Block::new(BLOCK);
+        let filled = read_block(&mut decoder, block.free())?.len();
         total += filled as u64;
         if total > MAX_LAYER {
             return Err(Limit(format!("a layer has {MAX_LAYER} bytes at most")).into());
@@ -206,7 +222,7 @@ fn pump(
             let limit = format!("it decompresses to more than {MAX_RATIO} times its size");
             return Err(Limit(limit).into());
         }
-        block.truncate(filled);
+        block.fill(filled);
         if filled == 0 || !send(block) {
             return Ok(());
         }
@@ -251,10 +267,11 @@ impl<R: Read> Read for Hashing<'_, R> {
 
 /// The tar as it comes from the other thread.
 struct TarStream {
-    receiver: Option<Receiver<Vec<u8>>>,
-    block: Vec<u8>,
+    receiver: Option<Receiver<Block>>,
+    block: Block,
     at: usize,
-    hasher: Sha256,
+    /// `None` where the other thread hashes the same bytes.
+    hasher: Option<Sha256>,
     length: u64,
 }
 
@@ -267,7 +284,9 @@ impl Read for TarStream {
                 None => return Ok(0),
             };
             self.at = 0;
-            self.hasher.update(&self.block);
+            if let Some(hasher) = &mut self.hasher {
+                hasher.update(&*self.block);
+            }
             self.length += self.block.len() as u64;
         }
         let rest = self.block.get(self.at..).unwrap_or_default();

@@ -8,6 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::facts::ContentFacts;
+use std::sync::Arc;
+
 use crate::hash::{BlobDigest, PackageName, RelPath, StorePath};
 
 /// An image.
@@ -57,7 +59,7 @@ pub struct ImageEntry {
     /// The layer that holds it, from 0.
     pub layer: usize,
     /// Where it comes from, if that is known.
-    pub origin: Option<Origin>,
+    pub origin: Option<Arc<Origin>>,
 }
 
 impl ImageEntry {

@@ -1,6 +1,7 @@
 //! The listing of an image that kiln builds.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::derivation::{Image, Platform};
 use crate::hash::{BlobDigest, PackageName, StorePath};
@@ -17,19 +18,19 @@ pub struct Known {
     /// Facts about each distinct file.
     pub facts: BTreeMap<BlobDigest, ContentFacts>,
     /// Where each object of the image comes from.
-    pub origins: BTreeMap<StorePath, Origin>,
+    pub origins: BTreeMap<StorePath, Arc<Origin>>,
     /// Packages of which every file may be executed.
     pub executable_packages: BTreeSet<PackageName>,
 }
 
 /// Returns an image's listing: its projection, its configuration, and what is known.
 pub fn listing(projection: &Projection, declared: &Image, known: Known) -> ImageListing {
-    let mut holders = BTreeMap::new();
-    for (number, layer) in projection.layers.iter().enumerate() {
-        holders.extend(layer.iter().map(|(path, _)| (path, number)));
-    }
-    let mut entries = BTreeMap::new();
-    for (path, placed) in &projection.entries {
+    // Each is collected at once: what comes in order needs no search for its place.
+    let layers = projection.layers.iter().enumerate();
+    let holders: BTreeMap<_, _> = layers
+        .flat_map(|(number, layer)| layer.iter().map(move |(path, _)| (path, number)))
+        .collect();
+    let listed = projection.entries.iter().map(|(path, placed)| {
         let node = match &placed.entry {
             Entry::File {
                 digest, size_bytes, ..
@@ -49,8 +50,9 @@ pub fn listing(projection: &Projection, declared: &Image, known: Known) -> Image
             .object
             .as_ref()
             .and_then(|object| known.origins.get(object).cloned());
-        entries.insert(path.clone(), entry);
-    }
+        (path.clone(), entry)
+    });
+    let entries = listed.collect();
     let layers = projection
         .layers
         .iter()

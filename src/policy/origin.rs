@@ -20,7 +20,7 @@ fn each(
     }
     for (path, entry) in &subject.image.entries {
         if entry.node != Node::Directory {
-            check(path, entry.origin.as_ref(), &mut outcome);
+            check(path, entry.origin.as_deref(), &mut outcome);
         }
     }
     outcome

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use super::*;
 use crate::derivation::PathPattern;
 use crate::hash::{BlobDigest, ObjectDigest, StorePath};
@@ -58,7 +60,7 @@ impl Fixture {
             self.image.entries.entry(above).or_insert(directory);
         }
         let mut entry = ImageEntry::new(node, mode, 0);
-        entry.origin = Some(origin());
+        entry.origin = Some(Arc::new(origin()));
         self.image.entries.insert(at.clone(), entry);
         self.image.entries.get_mut(&at).unwrap()
     }
@@ -191,7 +193,7 @@ fn dynamic_programs_privileges_and_origins_are_found() {
     );
     assert!(fixture.findings(Rule::NoSeed).is_empty());
     change(&mut fixture, &|entry| {
-        entry.origin.as_mut().unwrap().seed = Some(object(2));
+        Arc::make_mut(entry.origin.as_mut().unwrap()).seed = Some(object(2));
     });
     assert_eq!(fixture.paths(Rule::NoSeed), ["bin/text"]);
     assert!(fixture.findings(Rule::Explained).is_empty());
@@ -236,7 +238,7 @@ fn licences_are_read_as_expressions() {
         ("GPL-3.0-only", false),
     ] {
         let entry = fixture.image.entries.get_mut(&path("a")).unwrap();
-        entry.origin.as_mut().unwrap().license = Some(license.to_owned());
+        Arc::make_mut(entry.origin.as_mut().unwrap()).license = Some(license.to_owned());
         let found = fixture.findings(Rule::LicensesAllowed);
         assert_eq!(found.is_empty(), is_allowed, "{license}");
     }

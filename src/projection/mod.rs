@@ -302,14 +302,31 @@ impl Projection {
     }
 
     fn place_all(&mut self, group: &Group, by: &str) -> Result<(), ProjectionError> {
+        let mut held = None;
         for (path, placed) in &group.entries {
-            self.place(path, placed.clone(), by)?;
+            // Most stand beside the one before.
+            let parent = path.parent_str();
+            if held != Some(parent) {
+                self.hold_above(path, by)?;
+                held = Some(parent);
+            }
+            self.place_held(path, placed.clone(), by)?;
         }
         Ok(())
     }
 
     fn place(&mut self, at: &RelPath, placed: Placed, by: &str) -> Result<(), ProjectionError> {
         self.hold_above(at, by)?;
+        self.place_held(at, placed, by)
+    }
+
+    /// As [`Self::place`], in a directory that is held.
+    fn place_held(
+        &mut self,
+        at: &RelPath,
+        placed: Placed,
+        by: &str,
+    ) -> Result<(), ProjectionError> {
         match self.entries.get(at) {
             Some(there) if there.entry == Entry::Directory && placed.entry == Entry::Directory => {}
             Some(there) if there.entry != placed.entry => {

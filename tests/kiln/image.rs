@@ -601,3 +601,35 @@ fn a_layer_that_was_written_to_is_made_again_and_a_layout_that_was_is_refused() 
     let judged = world.kiln(&["inspect", "oci:elsewhere", "--policy", "policies/loose"]);
     assert!(judged.status < 2, "{judged:?}");
 }
+
+#[test]
+fn an_image_that_is_made_again_reads_no_file_of_its_objects() {
+    let world = world();
+    image(&world, "policies/strict", "");
+    let first = world.kiln(&["image", "images/app"]);
+    assert_eq!(first.status, 1, "a shell is in it: {first:?}");
+    image(&world, "policies/loose", "");
+    let second = world.kiln(&["image", "images/app"]);
+    assert_eq!(second.status, 0, "{second:?}");
+    // Whatever would be read of the pool is not there any more.
+    std::fs::rename(world.store().join("blobs"), world.path().join("blobs")).unwrap();
+    std::fs::create_dir(world.store().join("blobs")).unwrap();
+    let again = world.kiln(&["image", "images/app", "-o", "oci:again"]);
+    assert_eq!(again.status, 0, "{again:?}");
+    assert_eq!(digest(&again.stdout), digest(&second.stdout));
+    // What is remembered is no other than what would be read.
+    image(&world, "policies/strict", "");
+    let judged = world.kiln(&["image", "images/app"]);
+    assert_eq!(judged.status, 1);
+    assert!(
+        first.stderr.ends_with(&judged.stderr),
+        "{first:?} {judged:?}"
+    );
+    // Forgotten, it is read; anything else in its place is forgotten too.
+    for file in std::fs::read_dir(world.store().join("evaluations")).unwrap() {
+        std::fs::write(file.unwrap().path(), "something else").unwrap();
+    }
+    let read = world.kiln(&["image", "images/app"]);
+    assert_eq!(read.status, 2, "{read:?}");
+    assert!(read.stderr.contains("cannot read"), "{read:?}");
+}

@@ -182,7 +182,11 @@ impl Layout {
 
 fn read(image: &str, platform: Option<&str>) -> Result<Inspected, InspectError> {
     let platform = platform.map(|platform| platform.parse().unwrap());
-    inspect(&source::open(&Source::parse(image)?)?, platform.as_ref(), &Quiet)
+    inspect(
+        &source::open(&Source::parse(image)?)?,
+        platform.as_ref(),
+        &Quiet,
+    )
 }
 
 fn one(members: &[Member<'_>]) -> Layout {

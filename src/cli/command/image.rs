@@ -7,6 +7,7 @@ pub(super) mod target;
 mod twin;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
@@ -27,7 +28,7 @@ use crate::listing::Listing;
 use crate::listing::image::Origin;
 use crate::plan::{Graph, Loaded, StepKind};
 use crate::policy::{self, Known, Verdict, evaluate};
-use crate::projection::Projection;
+use crate::projection::{Content, Objects, Projection, Reached};
 use crate::proof::Proof;
 use crate::realise::Realised;
 
@@ -99,7 +100,7 @@ pub(in crate::cli) fn run(
         };
         let mut document = deliver(session, name, &made, &targets, existing, checked.as_deref())?;
         if arguments.explain && !session.output.json {
-            session.output.lines(made.explanation.lines());
+            session.output.lines(made.explanation().lines());
         }
         if let Some(members) = document.as_object_mut() {
             members.insert("hermetic".to_owned(), json!(lacking.is_hermetic()));
@@ -108,7 +109,7 @@ pub(in crate::cli) fn run(
                 json!(lacking.names().collect::<Vec<_>>()),
             );
             if arguments.explain {
-                members.insert("explanation".to_owned(), made.explanation.document());
+                members.insert("explanation".to_owned(), made.explanation().document());
             }
         }
         documents.push(document);
@@ -190,13 +191,21 @@ pub(super) fn declared<'a>(
 
 struct Made {
     image: Image,
-    explanation: Explanation,
+    contents: Vec<Content>,
+    objects: Objects,
+    reached: Reached,
     verdict: Verdict,
     policy: PackageName,
     definition: Definition,
     projection: Projection,
     /// Whether it is a debug twin.
     is_twin: bool,
+}
+
+impl Made {
+    fn explanation(&self) -> Explanation {
+        Explanation::of(&self.contents, &self.objects, &self.reached)
+    }
 }
 
 /// Returns the files of an image by name, or `None` if no image is named so. Everything
@@ -279,7 +288,6 @@ fn make(
             .collect(),
         facts: gathered.facts,
     };
-    let explanation = Explanation::of(&gathered.contents, &gathered.objects, &gathered.reached);
     let projection = &gathered.projection;
     let listing = policy::listing(projection, declared, known);
     let mut exceptions = declared.exceptions.clone();
@@ -296,7 +304,9 @@ fn make(
     .map_err(|error| hints::image(&error))?;
     Ok(Made {
         image,
-        explanation,
+        contents: gathered.contents,
+        objects: gathered.objects,
+        reached: gathered.reached,
         verdict,
         policy,
         definition: definition.clone(),
@@ -314,7 +324,7 @@ fn origins(
     (graph, realised): (&Graph, &Realised),
     gathered: &Gathered,
     checked: Option<&[Proof]>,
-) -> Result<BTreeMap<StorePath, Origin>, Failure> {
+) -> Result<BTreeMap<StorePath, Arc<Origin>>, Failure> {
     let seeds: BTreeSet<&StorePath> = graph
         .steps()
         .filter(|(_, step)| matches!(step.kind, StepKind::Debian { .. } | StepKind::Merge { .. }))
@@ -337,7 +347,7 @@ fn origins(
             source_known: definition.is_some(),
             reproduced: checked.map(|proofs| proofs.iter().all(|proof| proof.difference.is_none())),
         };
-        origins.insert(object.clone(), origin);
+        origins.insert(object.clone(), Arc::new(origin));
     }
     Ok(origins)
 }

@@ -79,7 +79,9 @@ pub(super) fn twin(
     .map_err(|error| hints::image(&error))?;
     Ok(Made {
         image,
-        explanation: made.explanation,
+        contents: made.contents,
+        objects: made.objects,
+        reached: made.reached,
         verdict: made.verdict,
         policy: made.policy,
         definition: twin,
