@@ -16,7 +16,9 @@ use rustix::fs::CWD;
 use rustix::mount::{MountPropagationFlags, MoveMountFlags, UnmountFlags, move_mount, unmount};
 
 use crate::child::{self, Line, Pipes};
+use crate::ids::{self, Outsider};
 use crate::lock::{self, Lock};
+use crate::mounts::Copied;
 use crate::mounts::{self, Captured};
 use crate::request::Weakness;
 use crate::step::{Resource, Step};
@@ -29,6 +31,11 @@ pub(crate) struct World {
     /// Lets files of root's appear as files of the id that root becomes.
     pub id_map: Option<OwnedFd>,
     captured: VecDeque<Captured>,
+    /// Copies in memory of what was captured, to be copied back; and how many are attached.
+    copied: Vec<Copied>,
+    attached: usize,
+    /// Gives the next namespace the ids of the range.
+    keeper: Option<Outsider>,
     input: Option<Input>,
     root: Option<OwnedFd>,
     /// Who the process was when it entered the namespaces.
@@ -79,6 +86,8 @@ pub(crate) enum Refusal {
     Needed(Weakness),
     /// A lock does not hold.
     Open(Lock),
+    /// Another process says why.
+    Told(Report),
 }
 
 impl<E: Into<io::Error>> From<E> for Refusal {
@@ -97,6 +106,9 @@ pub(crate) fn perform(steps: &[Step], pipes: Pipes, id_map: Option<OwnedFd>) -> 
         pipes,
         id_map,
         captured: VecDeque::new(),
+        copied: Vec::new(),
+        attached: 0,
+        keeper: None,
         input: None,
         root: None,
         outside: None,
@@ -123,6 +135,7 @@ pub(crate) fn perform(steps: &[Step], pipes: Pipes, id_map: Option<OwnedFd>) -> 
             Ok(()) => {}
             Err(Refusal::System(error)) => world.pipes.end(&refused(step, &error)),
             Err(Refusal::Needed(weakness)) => world.pipes.end(&Report::Needed(weakness)),
+            Err(Refusal::Told(report)) => world.pipes.end(&report),
             Err(Refusal::Open(lock)) => world.pipes.end(&Report::Open(lock)),
         }
     }
@@ -136,7 +149,7 @@ pub(crate) fn perform(steps: &[Step], pipes: Pipes, id_map: Option<OwnedFd>) -> 
 fn refused(step: &Step, error: &io::Error) -> Report {
     let errno = error.raw_os_error().unwrap_or(0);
     let forbidden = match step {
-        Step::EnterNamespaces { .. } => true,
+        Step::EnterNamespaces { .. } | Step::EnterRange { .. } => true,
         Step::MapIds { .. } | Step::EnterProcessNamespace | Step::MakeMountsPrivate => {
             matches!(errno, libc::EPERM | libc::EACCES)
         }
@@ -196,6 +209,16 @@ impl World {
                     self.without(missing, optional.contains(&missing))?;
                 }
             }
+            Step::EnterRange { users, groups, by } => {
+                ids::enter(users, groups, *by)?.map_err(Refusal::Told)?;
+                self.keeper = Some(ids::keeper(users, groups)?);
+            }
+            Step::KeepIds => {
+                let keeper = self.keeper.take();
+                let keeper = keeper.ok_or_else(|| broken("no range was entered yet"))?;
+                keeper.finish()?.map_err(Refusal::Told)?;
+                nix::unistd::setgroups(&[])?;
+            }
             Step::StartInit => self.start_init()?,
             Step::StartBuilder => self.start_builder(rest)?,
             Step::Landlock {
@@ -208,8 +231,8 @@ impl World {
                     self.without(Weakness::Landlock, *optional)?;
                 }
             }
-            Step::CheckLocks { read_only } => {
-                lock::check(read_only).map_err(Refusal::Open)?;
+            Step::CheckLocks { read_only, ids } => {
+                lock::check(read_only, *ids).map_err(Refusal::Open)?;
             }
             Step::Capture { .. }
             | Step::OpenInput(_)
@@ -221,6 +244,8 @@ impl World {
             | Step::Attach { .. }
             | Step::MountTmpfs { .. }
             | Step::Copy { .. }
+            | Step::CopyIn
+            | Step::AttachCopy { .. }
             | Step::MountProc
             | Step::Mask { .. }
             | Step::Cover { .. }
@@ -276,6 +301,16 @@ impl World {
                     &mounts::open_directory(self.root()?, path)?,
                 )?;
             }
+            Step::CopyIn => {
+                let captured = self.next_captured()?;
+                self.copied.push(Copied::new(captured)?);
+            }
+            Step::AttachCopy { path } => {
+                let copied = self.copied.get(self.attached);
+                let copied = copied.ok_or_else(|| broken("nothing copied"))?;
+                copied.attach(self.root()?, path)?;
+                self.attached += 1;
+            }
             Step::MountProc => self.below_proc = Some(mounts::mount_proc(self.root()?)?),
             Step::Mask { path, open } => {
                 mounts::mask(self.root()?, self.below_proc()?, path, *open)?;
@@ -293,6 +328,7 @@ impl World {
                 mounts::seal(self.root()?)?;
                 // The tree is complete: no working directory can be named by these any more.
                 (self.root, self.below_proc) = (None, None);
+                self.copied.clear();
             }
             _ => return Err(broken("no step of the file tree")),
         }
@@ -326,6 +362,7 @@ impl World {
             Step::DomainName(name) => sys::set_domain_name(name),
             Step::NewKeyring => identity::new_keyring(),
             Step::DropCapabilities => identity::drop_capabilities(),
+            Step::KeepIdCapabilities => identity::keep_id_capabilities(),
             Step::NoNewPrivileges => Ok(nix::sys::prctl::set_no_new_privs()?),
             Step::Undumpable => Ok(nix::sys::prctl::set_dumpable(false)?),
             Step::OpenSession => Ok(nix::unistd::setsid().map(drop)?),
@@ -400,7 +437,8 @@ impl World {
         if let Some(init) = sys::fork()? {
             drop(alive);
             let supervisor = self.supervisor.take().map(|started| started.process);
-            child::watch(&mut self.pipes, init, supervisor)
+            let copied = std::mem::take(&mut self.copied);
+            child::watch(&mut self.pipes, init, supervisor, &copied)
         }
         drop(alive_writer);
         child::follow_monitor(&alive.into())

@@ -18,6 +18,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use crate::mounts::Copied;
 use crate::step::Step;
 use crate::supervise::{self, Supervision};
 use crate::trial::{self, TRIAL_ARGUMENT};
@@ -178,8 +179,13 @@ fn unsupervised(what: &str, errno: i32) -> Report {
 }
 
 /// As the monitor: waits for init to end, or kills it when the parent lets go or the
-/// supervisor fails.
-pub(crate) fn watch(pipes: &mut Pipes, init: Pid, mut supervisor: Option<Pid>) -> ! {
+/// supervisor fails. What the build could write to in memory is copied back then.
+pub(crate) fn watch(
+    pipes: &mut Pipes,
+    init: Pid,
+    mut supervisor: Option<Pid>,
+    copied: &[Copied],
+) -> ! {
     // Whatever ended the wait, init is killed next.
     let waited = wait_for_end(pipes, init, &mut supervisor);
     let kill = |process| nix::sys::signal::kill(process, Signal::SIGKILL);
@@ -197,6 +203,12 @@ pub(crate) fn watch(pipes: &mut Pipes, init: Pid, mut supervisor: Option<Pid>) -
     let Ok((_, _, usage)) = sys::wait_any(init.as_raw()) else {
         sys::exit_now(3)
     };
+    for one in copied {
+        if let Err(error) = one.copy_back() {
+            let step = format!("copy `{}` back from memory", one.source().display());
+            pipes.fail(&step, &error);
+        }
+    }
     let told = waited.and_then(|()| pipes.tell(&Report::Used(sys::used(&usage))));
     sys::exit_now(if told.is_ok() { 0 } else { 3 })
 }

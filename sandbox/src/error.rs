@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::lock::Lock;
+use crate::range::NoRange;
 use crate::request::Weakness;
 use crate::validate::RequestError;
 
@@ -45,6 +46,17 @@ pub enum SandboxError {
         /// What is missing.
         missing: Weakness,
     },
+    /// The caller has no range of ids, which the request asks for.
+    #[error("this machine gives its user no range of ids")]
+    NoRange(#[from] NoRange),
+    /// The program that maps ids refused to, or the kernel's file that root writes them to.
+    #[error("`{by}` gives the sandbox no range of ids: {said}")]
+    Unmapped {
+        /// Which program, or which file.
+        by: String,
+        /// What it said.
+        said: String,
+    },
     /// A lock did not hold when it was tried, so the program did not run.
     #[error("the sandbox is not closed: {lock}")]
     Open {
@@ -71,12 +83,20 @@ pub enum SandboxError {
 const SUPERVISOR: &str = "a supervisor needs Linux 5.19 or later (6.9 where threads list \
      directories), and a host that lets its own processes be traced and filtered";
 
+/// What keeps a program that maps ids from doing so.
+const UNMAPPED: &str = "let `newuidmap` and `newgidmap` have their privilege (setuid root, or file \
+     capabilities), on a file system mounted without `nosuid`, and start kiln without \
+     `no_new_privs`, as a user with the group that `/etc/passwd` says; in a container, lend ids \
+     that the container itself has";
+
 impl SandboxError {
     /// Returns what to change on this host, in words, where that is known.
     pub fn remedy(&self) -> Option<String> {
         match self {
             Self::Forbidden { setting, .. } => Some(setting.clone()),
             Self::Weaker { missing } => Some(missing.remedy().to_owned()),
+            Self::NoRange(missing) => Some(missing.remedy()),
+            Self::Unmapped { .. } => Some(UNMAPPED.to_owned()),
             Self::Supervision { .. } => Some(SUPERVISOR.to_owned()),
             _ => None,
         }

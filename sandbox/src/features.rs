@@ -15,7 +15,7 @@ use crate::error::{SandboxError, blocking_setting};
 use crate::landlock;
 use crate::launch::Launcher;
 use crate::outcome::End;
-use crate::request::{Access, Node, SandboxRequest, Weakness};
+use crate::request::{Access, Ids, Node, SandboxRequest, Weakness};
 use crate::supervise::{DirectoryOrder, Supervision};
 use crate::trial::{self, Trial};
 
@@ -113,7 +113,7 @@ pub fn features(launcher: &Launcher) -> Vec<Feature> {
     features.push(Feature {
         name: "sandbox",
         need: Need::Always,
-        state: whole_sandbox(launcher, None),
+        state: whole_sandbox(launcher, None, |_| {}),
     });
     features.push(Feature {
         name: "limits on a build as a whole",
@@ -126,7 +126,20 @@ pub fn features(launcher: &Launcher) -> Vec<Feature> {
     features.push(Feature {
         name: "supervisor",
         need: Need::Asked,
-        state: whole_sandbox(launcher, Some(supervision())),
+        state: whole_sandbox(
+            launcher,
+            Some("a shell was told another time than it is"),
+            |request| request.supervision = Some(supervision()),
+        ),
+    });
+    features.push(Feature {
+        name: "range of ids",
+        need: Need::Asked,
+        state: whole_sandbox(
+            launcher,
+            Some("a shell ran among 65536 users and groups, of which the caller is one"),
+            |request| request.ids = Ids::Range,
+        ),
     });
     features
 }
@@ -225,21 +238,29 @@ fn supervision() -> Supervision {
     }
 }
 
-/// Runs a small program in a complete sandbox: namespaces, mounts, filters.
-fn whole_sandbox(launcher: &Launcher, supervision: Option<Supervision>) -> FeatureState {
+/// Runs a small program in a complete sandbox: namespaces, mounts, filters, and what else
+/// is asked for; `note` says that it was.
+fn whole_sandbox(
+    launcher: &Launcher,
+    note: Option<&str>,
+    ask: impl FnOnce(&mut SandboxRequest),
+) -> FeatureState {
     let command = ["/bin/sh", "-c", "exit 0"].map(str::to_owned);
     let mut request = SandboxRequest::new(command.to_vec());
     request.nodes = host_tree();
     request.limits.wall = Some(Duration::from_secs(10));
     request.weak = BTreeSet::from(Weakness::ALL);
-    request.supervision = supervision;
+    ask(&mut request);
     let cancel = match Cancel::new() {
         Ok(cancel) => cancel,
         Err(error) => return missing(error.to_string(), "raise the limit of open files"),
     };
     match launcher.run(&request, &mut |_| {}, &cancel) {
-        Ok(outcome) if outcome.end == End::Exited(0) && request.supervision.is_some() => {
-            works("a shell was told another time than it is")
+        Ok(outcome)
+            if outcome.end == End::Exited(0)
+                && let Some(note) = note =>
+        {
+            works(note)
         }
         Ok(outcome) if outcome.end == End::Exited(0) && outcome.missing.is_empty() => {
             works("a shell ran in all namespaces, with no privilege and no network")

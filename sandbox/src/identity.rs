@@ -10,7 +10,8 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{Gid, Pid, Uid};
 use nix::{libc, unistd};
 use rustix::thread::{
-    CapabilitiesSecureBits, CapabilitySet, CapabilitySets, clear_ambient_capability_set,
+    CapabilitiesSecureBits, CapabilitySet, CapabilitySets, capabilities,
+    clear_ambient_capability_set, configure_capability_in_ambient_set,
     remove_capability_from_bounding_set, set_capabilities, set_capabilities_secure_bits,
 };
 
@@ -21,7 +22,7 @@ use crate::sys;
 
 /// The user and group that root's sandboxes have outside: from a range that distributions
 /// and container engines leave alone, so that it owns no file and no other process.
-const OUTSIDE: u32 = 1_879_100_000;
+pub(crate) const OUTSIDE: u32 = 1_879_100_000;
 
 /// Returns a user namespace in which root is [`OUTSIDE`], as a map for mounts; nothing
 /// where this process may not make one.
@@ -205,23 +206,77 @@ pub(crate) fn new_keyring() -> io::Result<()> {
     }
 }
 
-/// Gives up every capability, and every way to regain one.
-pub(crate) fn drop_capabilities() -> io::Result<()> {
-    for capability in CapabilitySet::all().iter() {
+/// What changing ids takes inside a range of them, and nothing else:
+///
+/// | capability | what for |
+/// |---|---|
+/// | `CAP_SETUID`, `CAP_SETGID` | becoming another user, another group, and leaving groups |
+/// | `CAP_CHOWN` | giving files to them |
+/// | `CAP_FOWNER` | modes and times of files that were given away: `tar` and `install` set the owner first |
+/// | `CAP_DAC_OVERRIDE` | entering, changing and deleting what they own |
+///
+/// Each holds for files and processes whose ids are in the range, and for none other.
+pub(crate) const OVER_IDS: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::SETUID);
+
+/// Gives up every capability but those over ids, and every way to regain one. Who becomes
+/// another user keeps them; who becomes user 0 and then another loses them, as everywhere.
+pub(crate) fn keep_id_capabilities() -> io::Result<()> {
+    bound(OVER_IDS)?;
+    let all = capabilities(None)?;
+    set_capabilities(
+        None,
+        CapabilitySets {
+            inheritable: OVER_IDS,
+            ..all
+        },
+    )?;
+    for capability in OVER_IDS.iter() {
+        configure_capability_in_ambient_set(capability, true)?;
+    }
+    // Programs that change users (setpriv, many daemons) ask to keep capabilities meanwhile,
+    // and give up when they may not ask. There are no others than these to keep.
+    let open = CapabilitiesSecureBits::NO_SETUID_FIXUP | CapabilitiesSecureBits::KEEP_CAPS_LOCKED;
+    set_capabilities_secure_bits(LOCKED.difference(open))?;
+    set_capabilities(
+        None,
+        CapabilitySets {
+            effective: OVER_IDS,
+            permitted: OVER_IDS,
+            inheritable: OVER_IDS,
+        },
+    )?;
+    Ok(())
+}
+
+/// Ways to regain capabilities, closed for good.
+const LOCKED: CapabilitiesSecureBits = CapabilitiesSecureBits::NO_ROOT
+    .union(CapabilitiesSecureBits::NO_ROOT_LOCKED)
+    .union(CapabilitiesSecureBits::NO_SETUID_FIXUP)
+    .union(CapabilitiesSecureBits::NO_SETUID_FIXUP_LOCKED)
+    .union(CapabilitiesSecureBits::KEEP_CAPS_LOCKED)
+    .union(CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE)
+    .union(CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED);
+
+/// Lets this process and what it starts have no capabilities beyond these.
+fn bound(keep: CapabilitySet) -> io::Result<()> {
+    for capability in CapabilitySet::all().difference(keep).iter() {
         match remove_capability_from_bounding_set(capability) {
             // A capability that this kernel does not know cannot be gained either.
             Ok(()) | Err(rustix::io::Errno::INVAL) => {}
             Err(errno) => return Err(errno.into()),
         }
     }
-    let locked = CapabilitiesSecureBits::NO_ROOT
-        | CapabilitiesSecureBits::NO_ROOT_LOCKED
-        | CapabilitiesSecureBits::NO_SETUID_FIXUP
-        | CapabilitiesSecureBits::NO_SETUID_FIXUP_LOCKED
-        | CapabilitiesSecureBits::KEEP_CAPS_LOCKED
-        | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE
-        | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED;
-    set_capabilities_secure_bits(locked)?;
+    Ok(())
+}
+
+/// Gives up every capability, and every way to regain one.
+pub(crate) fn drop_capabilities() -> io::Result<()> {
+    bound(CapabilitySet::empty())?;
+    set_capabilities_secure_bits(LOCKED)?;
     clear_ambient_capability_set()?;
     let none = CapabilitySet::empty();
     set_capabilities(

@@ -82,8 +82,7 @@ impl Launcher {
         log: &mut dyn FnMut(&[u8]),
         cancel: &Cancel,
     ) -> Result<Outcome, SandboxError> {
-        request.validate()?;
-        let steps = plan::steps(request, Caller::current());
+        let steps = self.plan(request)?;
         let wiring = Wiring::Together;
         self.perform(request, &steps, wiring, &mut |_, bytes| log(bytes), cancel)
     }
@@ -99,8 +98,7 @@ impl Launcher {
         log: &mut dyn FnMut(Stream, &[u8]),
         cancel: &Cancel,
     ) -> Result<Outcome, SandboxError> {
-        request.validate()?;
-        let steps = plan::steps(request, Caller::current());
+        let steps = self.plan(request)?;
         let wiring = match request.terminal {
             Some(_) => Wiring::Together,
             None => Wiring::Apart,
@@ -122,13 +120,22 @@ impl Launcher {
         log: &mut dyn FnMut(&[u8]),
         cancel: &Cancel,
     ) -> Result<Outcome, SandboxError> {
-        request.validate()?;
-        let steps = plan::steps(request, Caller::current());
+        let steps = self.plan(request)?;
         let wiring = match request.terminal {
             Some(_) => Wiring::Keyboard(keyboard),
             None => Wiring::Together,
         };
         self.perform(request, &steps, wiring, &mut |_, bytes| log(bytes), cancel)
+    }
+
+    /// Returns everything that is done for a request before its program runs.
+    ///
+    /// # Errors
+    /// [`SandboxError::Request`] when it asks for what cannot be, and
+    /// [`SandboxError::NoRange`] when it asks for ids that nobody lends to the caller.
+    pub fn plan(&self, request: &SandboxRequest) -> Result<Vec<Step>, SandboxError> {
+        request.validate()?;
+        Ok(plan::steps(request, Caller::asking(request)?))
     }
 
     /// Tells whether runs can be limited as a whole here ([`Together`](crate::Together)).
@@ -349,6 +356,12 @@ fn finish(run: &Run<'_>, events: Events, wall: Duration) -> Result<Outcome, Sand
                 });
             }
             Report::Unsupervised { .. } => {}
+            Report::Unmapped { by, said } => {
+                failure.get_or_insert_with(|| SandboxError::Unmapped {
+                    by: by.clone(),
+                    said: said.clone(),
+                });
+            }
             Report::Needed(missing) => {
                 failure.get_or_insert(SandboxError::Weaker { missing: *missing });
             }

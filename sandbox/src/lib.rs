@@ -22,6 +22,7 @@
 //! | [`plan`], `machine` | PURE: a request becomes a list of steps that can be printed |
 //! | `apply` | performs the steps: one loop |
 //! | `mounts`, `copy` | the file tree |
+//! | [`range`], `ids` | a range of users and groups, where a request asks for one |
 //! | `identity` | users, namespaces, capabilities, limits |
 //! | `landlock`, `seccomp`, `table` | what may be written, and which system calls may be made |
 //! | [`lock`] | tries from inside that everything is closed |
@@ -41,6 +42,7 @@ pub mod error;
 pub mod features;
 mod group;
 mod identity;
+mod ids;
 mod landlock;
 pub mod launch;
 pub mod lock;
@@ -48,6 +50,7 @@ mod machine;
 mod mounts;
 pub mod outcome;
 pub mod plan;
+pub mod range;
 pub mod request;
 mod run;
 mod seccomp;
@@ -69,10 +72,11 @@ pub use launch::{Keyboard, Launcher, NoGroups, Stream};
 pub use lock::Lock;
 pub use outcome::{End, Outcome, Usage};
 pub use plan::{Caller, Power, steps};
+pub use range::{HostIds, NoRange};
 pub use request::{
-    Access, Clocks, Limits, Machine, Node, Release, SandboxRequest, Stdin, Terminal, Together,
+    Access, Clocks, Ids, Limits, Machine, Node, Release, SandboxRequest, Stdin, Terminal, Together,
     Weakness,
 };
-pub use step::{Entry, Resource, Step};
+pub use step::{Entry, IdSpan, Mapper, Resource, Step};
 pub use supervise::{DirectoryOrder, KernelName, Supervision};
 pub use validate::RequestError;

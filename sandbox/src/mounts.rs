@@ -6,13 +6,16 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::libc;
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, mkdirat, openat, statat, symlinkat};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, mkdirat, mknodat, openat, statat, symlinkat,
+};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
     fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
 
+use crate::copy;
 use crate::plan::{DEVICES, TERMINAL_DEVICE};
 use crate::request::Access;
 use crate::sys;
@@ -78,6 +81,39 @@ impl Captured {
     }
 }
 
+/// A directory of the host, and its copy in memory, which is attached nowhere yet.
+pub(crate) struct Copied {
+    host: Captured,
+    memory: OwnedFd,
+}
+
+impl Copied {
+    /// Copies a directory that was captured into memory.
+    pub(crate) fn new(host: Captured) -> io::Result<Self> {
+        let memory = new_mount("tmpfs", &[("mode", "0755")])?;
+        copy::copy(&host.mount, &memory)?;
+        Ok(Self { host, memory })
+    }
+
+    /// Attaches the copy below the new root.
+    pub(crate) fn attach(&self, root: &OwnedFd, path: &str) -> io::Result<()> {
+        make_directories(root, path)?;
+        attach(&self.memory, root, path)
+    }
+
+    /// Replaces what is in the directory of the host by what is in the copy: whoever it
+    /// belongs to there, here it is the caller's. No process may be left that writes to it.
+    pub(crate) fn copy_back(&self) -> io::Result<()> {
+        copy::clear(&self.host.mount)?;
+        copy::copy_all(&self.memory, &self.host.mount)
+    }
+
+    /// Returns where the directory is on the host.
+    pub(crate) fn source(&self) -> &Path {
+        &self.host.source
+    }
+}
+
 /// Opens a file of the host for reading, by way of a mount of its own: what the builder
 /// sees of the descriptor does not tell where the file lies.
 pub(crate) fn open_input(source: &Path) -> io::Result<OwnedFd> {
@@ -129,7 +165,8 @@ pub(crate) fn mount_proc(root: &OwnedFd) -> io::Result<OwnedFd> {
     make_directories(root, "proc")?;
     let below = open_directory(root, "proc")?;
     write_file(&below, EMPTY_FILE, b"", 0o444)?;
-    write_file(&below, CLOSED_FILE, b"", 0)?;
+    // A socket is opened by nobody, not even by who may read every file.
+    mknodat(&below, CLOSED_FILE, FileType::Socket, Mode::empty(), 0)?;
     mkdirat(&below, EMPTY_DIRECTORY, Mode::from_raw_mode(0o555))?;
     attach(&mount, root, "proc")?;
     Ok(below)

@@ -7,8 +7,9 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use crate::machine;
-use crate::request::{Access, Node, Release, SandboxRequest, Stdin, Weakness};
-use crate::step::{Entry, Resource, Step};
+use crate::range::{self, HostIds, NoRange};
+use crate::request::{Access, Ids, Node, Release, SandboxRequest, Stdin, Weakness};
+use crate::step::{Entry, Mapper, Resource, Step};
 
 /// Who asks, as far as the steps depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +20,9 @@ pub struct Caller {
     pub processors: usize,
     /// The machine's memory.
     pub memory_bytes: u64,
+    /// What is lent to the caller, where it was looked for: a request for a range of ids
+    /// cannot be met without.
+    pub range: Option<HostIds>,
 }
 
 /// What a caller may do outside.
@@ -33,7 +37,20 @@ pub enum Power {
 }
 
 impl Caller {
-    /// Returns who this process is.
+    /// Returns who this process is to a request, with a range of ids if that asks for one.
+    ///
+    /// # Errors
+    /// [`NoRange`] when it asks for one and there is none.
+    pub fn asking(request: &SandboxRequest) -> Result<Self, NoRange> {
+        let current = Self::current();
+        let range = match request.ids {
+            Ids::One => None,
+            Ids::Range => Some(range::find(current.power)?),
+        };
+        Ok(Self { range, ..current })
+    }
+
+    /// Returns who this process is, whatever ids are lent to it.
     pub fn current() -> Self {
         let power = if !nix::unistd::geteuid().is_root() {
             Power::Ordinary
@@ -46,6 +63,7 @@ impl Caller {
             power,
             processors: std::thread::available_parallelism().map_or(1, usize::from),
             memory_bytes: memory_bytes(),
+            range: None,
         }
     }
 }
@@ -91,24 +109,31 @@ fn relative(path: &str) -> String {
 /// Returns everything that is done before the program runs, and the program last.
 pub fn steps(request: &SandboxRequest, caller: Caller) -> Vec<Step> {
     let captures = captures(request);
-    let enter = enter(request);
     let optional = request.weak.contains(&Weakness::RootOutside);
     let mut steps = Vec::new();
+    // What root can reach may be out of reach for the id that root becomes.
+    let (before, after) = match caller.power {
+        Power::Root => (captures, Vec::new()),
+        Power::Ordinary | Power::RootInName => (Vec::new(), captures),
+    };
+    steps.extend(before);
     match caller.power {
-        // What root can reach may be out of reach for the id that root becomes.
-        Power::Root => {
-            steps.extend(captures);
-            steps.push(Step::LeaveRoot { optional });
-            steps.extend(enter);
-            steps.push(Step::MakeMountsPrivate);
+        Power::Root => steps.push(Step::LeaveRoot { optional }),
+        Power::RootInName => steps.push(Step::StayRoot { optional }),
+        Power::Ordinary => {}
+    }
+    steps.extend(enter(request, caller));
+    let mount_namespace = std::iter::once(Step::MakeMountsPrivate).chain(after);
+    match request.ids {
+        Ids::One => {
+            steps.extend(start_init(request));
+            steps.extend(mount_namespace);
         }
-        Power::Ordinary | Power::RootInName => {
-            if caller.power == Power::RootInName {
-                steps.push(Step::StayRoot { optional });
-            }
-            steps.extend(enter);
-            steps.push(Step::MakeMountsPrivate);
-            steps.extend(captures);
+        // The monitor holds what it copies back.
+        Ids::Range => {
+            steps.extend(mount_namespace);
+            steps.extend(writable_binds(request).map(|_| Step::CopyIn));
+            steps.extend(start_init(request));
         }
     }
     steps.extend(tree(request, scratch_bytes(request, caller)));
@@ -121,20 +146,28 @@ pub fn steps(request: &SandboxRequest, caller: Caller) -> Vec<Step> {
         Step::HostName(request.host_name.clone()),
         Step::DomainName(request.domain_name.clone()),
         Step::NewKeyring,
-        Step::DropCapabilities,
+        match request.ids {
+            Ids::One => Step::DropCapabilities,
+            Ids::Range => Step::KeepIdCapabilities,
+        },
         Step::NoNewPrivileges,
         Step::Undumpable,
     ]);
-    if let Some(pid) = request.first_pid {
-        // Set before the privilege to do so is gone.
-        let at = steps
-            .iter()
-            .position(|step| *step == Step::MakeMountsPrivate);
-        steps.insert(at.unwrap_or(0), Step::NextPid(pid));
-    }
     steps.push(Step::StartBuilder);
     steps.extend(builder(request));
     steps
+}
+
+/// Returns the directories of the host that the build may write to.
+fn writable_binds(request: &SandboxRequest) -> impl Iterator<Item = &PathBuf> {
+    request.nodes.iter().filter_map(|node| match node {
+        Node::Bind {
+            source,
+            access: Access::ReadWrite,
+            ..
+        } => Some(source),
+        _ => None,
+    })
 }
 
 fn devices(request: &SandboxRequest) -> impl Iterator<Item = &'static str> {
@@ -149,6 +182,12 @@ fn captures(request: &SandboxRequest) -> Vec<Step> {
         Stdin::EmptyPipe => steps.push(Step::EmptyInput),
         Stdin::File(source) => steps.push(Step::OpenInput(source.clone())),
     }
+    if request.ids == Ids::Range {
+        steps.extend(writable_binds(request).map(|source| Step::Capture {
+            source: source.clone(),
+            access: Access::ReadWrite,
+        }));
+    }
     for device in devices(request) {
         // Read-only keeps the node's owner and mode from being changed; a device can be
         // written to all the same.
@@ -159,6 +198,11 @@ fn captures(request: &SandboxRequest) -> Vec<Step> {
     }
     for node in &request.nodes {
         let (source, access) = match node {
+            // Captured first of all.
+            Node::Bind {
+                access: Access::ReadWrite,
+                ..
+            } if request.ids == Ids::Range => continue,
             Node::Bind { source, access, .. } => (source.clone(), *access),
             Node::Copy { source, .. } => (source.clone(), Access::ReadOnly),
             _ => continue,
@@ -168,7 +212,7 @@ fn captures(request: &SandboxRequest) -> Vec<Step> {
     steps
 }
 
-fn enter(request: &SandboxRequest) -> Vec<Step> {
+fn enter(request: &SandboxRequest, caller: Caller) -> Vec<Step> {
     let optional = [Weakness::CgroupNamespace, Weakness::TimeNamespace]
         .into_iter()
         .filter(|weakness| request.weak.contains(weakness))
@@ -177,18 +221,43 @@ fn enter(request: &SandboxRequest) -> Vec<Step> {
         None => Entry::Now,
         Some(_) => Entry::Later,
     };
-    let mut steps = vec![
+    let mut steps = Vec::new();
+    if request.ids == Ids::Range {
+        let first = |of: fn(HostIds) -> u32| caller.range.map(of);
+        steps.push(Step::EnterRange {
+            users: range::spans(request.uid, first(|range| range.users)),
+            groups: range::spans(request.gid, first(|range| range.groups)),
+            by: match caller.power {
+                Power::Root => Mapper::Root,
+                Power::Ordinary | Power::RootInName => Mapper::Programs,
+            },
+        });
+        // For all of its users together; the builder's own limit is for each.
+        steps.extend(request.limits.processes.map(|value| Step::Limit {
+            resource: Resource::Processes,
+            value,
+        }));
+    }
+    steps.extend([
         Step::EnterNamespaces {
             optional,
             processes,
         },
         Step::SetClocks(request.clocks),
-        Step::MapIds {
-            uid: request.uid,
-            gid: request.gid,
+        match request.ids {
+            Ids::One => Step::MapIds {
+                uid: request.uid,
+                gid: request.gid,
+            },
+            Ids::Range => Step::KeepIds,
         },
         Step::FollowServer,
-    ];
+    ]);
+    steps
+}
+
+fn start_init(request: &SandboxRequest) -> Vec<Step> {
+    let mut steps = Vec::new();
     if let Some(supervision) = &request.supervision {
         steps.extend([
             Step::StartSupervisor {
@@ -199,6 +268,8 @@ fn enter(request: &SandboxRequest) -> Vec<Step> {
         ]);
     }
     steps.push(Step::StartInit);
+    // Set before the privilege to do so is gone.
+    steps.extend(request.first_pid.map(Step::NextPid));
     steps
 }
 
@@ -228,7 +299,7 @@ fn tree(request: &SandboxRequest, scratch_bytes: u64) -> Vec<Step> {
         });
     }
     for node in &request.nodes {
-        place(node, &mut steps);
+        place(node, request.ids, &mut steps);
     }
     for path in SCRATCH {
         steps.push(Step::MountTmpfs {
@@ -240,7 +311,7 @@ fn tree(request: &SandboxRequest, scratch_bytes: u64) -> Vec<Step> {
     steps
 }
 
-fn place(node: &Node, steps: &mut Vec<Step>) {
+fn place(node: &Node, ids: Ids, steps: &mut Vec<Step>) {
     let path = relative(node.path());
     match node {
         Node::Directory { .. } => steps.push(Step::Directory { path }),
@@ -257,6 +328,10 @@ fn place(node: &Node, steps: &mut Vec<Step>) {
             content: content.clone(),
             executable: *executable,
         }),
+        Node::Bind {
+            access: Access::ReadWrite,
+            ..
+        } if ids == Ids::Range => steps.push(Step::AttachCopy { path }),
         Node::Bind { .. } => steps.push(Step::Attach { path }),
         Node::Tmpfs {
             size_bytes, mode, ..
@@ -312,6 +387,7 @@ fn builder(request: &SandboxRequest) -> Vec<Step> {
         Step::FilterSystemCalls,
         Step::CheckLocks {
             read_only: read_only(request),
+            ids: request.ids,
         },
     ]);
     // After the locks, which must be tried as the kernel answers.
@@ -383,6 +459,10 @@ mod tests {
             power,
             processors: 2,
             memory_bytes: 16 << 30,
+            range: Some(HostIds {
+                users: 100_000,
+                groups: 200_000,
+            }),
         }
     }
 
@@ -439,6 +519,66 @@ mod tests {
             assert_eq!(std::mem::replace(processes, Entry::Now), Entry::Later);
         }
         assert_eq!(supervised, plain);
+    }
+
+    #[test]
+    fn a_range_changes_what_is_written_and_who_holds_it() {
+        let mut request = SandboxRequest::new(vec!["/bin/true".to_owned()]);
+        request.limits.processes = Some(7);
+        for (path, access) in [("/input", Access::ReadOnly), ("/output", Access::ReadWrite)] {
+            request.nodes.push(Node::Bind {
+                path: path.to_owned(),
+                source: "/etc".into(),
+                access,
+            });
+        }
+        request.ids = Ids::Range;
+        for power in [Power::Ordinary, Power::Root, Power::RootInName] {
+            let steps = steps(&request, caller(power));
+            let at = |wanted: &dyn Fn(&Step) -> bool| steps.iter().position(wanted).unwrap();
+            let is = |wanted: Step| at(&|step| *step == wanted);
+            let entered = at(&|step| matches!(step, Step::EnterRange { .. }));
+            assert!(matches!(
+                steps[entered + 1],
+                Step::Limit {
+                    resource: Resource::Processes,
+                    value: 7
+                }
+            ));
+            assert!(matches!(steps[entered + 2], Step::EnterNamespaces { .. }));
+            assert!(entered < is(Step::KeepIds) && is(Step::KeepIds) < is(Step::CopyIn));
+            assert!(is(Step::CopyIn) < is(Step::StartInit));
+            assert!(is(Step::KeepIdCapabilities) < is(Step::StartBuilder));
+            // What is copied was captured first, and nothing of the host is attached that
+            // can be written to.
+            let first = at(&|step| matches!(step, Step::Capture { .. }));
+            assert!(matches!(
+                steps[first],
+                Step::Capture {
+                    access: Access::ReadWrite,
+                    ..
+                }
+            ));
+            let attached = |step: &Step| {
+                *step
+                    == Step::Attach {
+                        path: "output".to_owned(),
+                    }
+            };
+            assert!(!steps.iter().any(attached));
+            is(Step::AttachCopy {
+                path: "output".to_owned(),
+            });
+            let never = |step: &Step| matches!(step, Step::MapIds { .. } | Step::DropCapabilities);
+            assert!(!steps.iter().any(never));
+        }
+        let text = steps(&request, caller(Power::Ordinary))[0].to_string();
+        assert_eq!(
+            text,
+            "enter a user namespace of users 0-999 (100000 on), 1000 (the caller), \
+             1001-65535 (101000 on) and groups 0-99 (200000 on), 100 (the caller), \
+             101-65535 (200100 on)"
+        );
     }
 
     #[test]

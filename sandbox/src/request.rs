@@ -29,6 +29,8 @@ pub struct SandboxRequest {
     pub uid: u32,
     /// The group inside; outside as for the user.
     pub gid: u32,
+    /// Which users and groups there are beside those.
+    pub ids: Ids,
     /// The file mode creation mask.
     pub umask: u32,
     /// Processors that may be used; `None` leaves the caller's.
@@ -116,6 +118,22 @@ pub enum Access {
     ReadOnly,
     /// It can.
     ReadWrite,
+}
+
+/// Which users and groups a program can be and can give files to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ids {
+    /// The request's user and group alone, without any privilege.
+    #[default]
+    One,
+    /// All from 0 to 65535, the request's among them, with the privileges that changing
+    /// ids takes inside. Outside, the others are ids that the administrator lends to the
+    /// caller (`/etc/subuid`, `/etc/subgid`).
+    ///
+    /// What can be written is in memory then: no file of the host ever has a lent owner.
+    /// Directories that are bound writable are copied there first. When every process is
+    /// dead, what is in them is copied back, and is the caller's.
+    Range,
 }
 
 /// The kernel release that programs are told.
@@ -252,6 +270,7 @@ impl SandboxRequest {
             domain_name: "(none)".to_owned(),
             uid: 1000,
             gid: 100,
+            ids: Ids::default(),
             umask: 0o022,
             cores: None,
             aslr: false,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::request::{Access, Clocks, Terminal, Weakness};
+use crate::request::{Access, Clocks, Ids, Terminal, Weakness};
 use crate::supervise::Supervision;
 
 /// One thing that is done before the program runs.
@@ -40,6 +40,15 @@ pub enum Step {
         /// Whether that is acceptable.
         optional: bool,
     },
+    /// Enter a user namespace of a range of ids, around the one of the next step.
+    EnterRange {
+        /// Which users it has.
+        users: Vec<IdSpan>,
+        /// Which groups.
+        groups: Vec<IdSpan>,
+        /// Who gives it them.
+        by: Mapper,
+    },
     /// Enter new namespaces of every kind.
     EnterNamespaces {
         /// Kinds to go without where the kernel does not have them.
@@ -56,6 +65,9 @@ pub enum Step {
         /// The group inside.
         gid: u32,
     },
+    /// Take over every id of the range, under the same number, and leave the caller's other
+    /// groups.
+    KeepIds,
     /// Die when the server dies; the kernel forgets this at each change of ids, so it comes
     /// after the last.
     FollowServer,
@@ -117,6 +129,14 @@ pub enum Step {
         /// Where.
         path: String,
     },
+    /// Make a copy in memory of the directory that was captured first and is not used yet.
+    /// The monitor copies what becomes of it back when all is dead.
+    CopyIn,
+    /// Attach the copy in memory that was made first and is not attached yet.
+    AttachCopy {
+        /// Where.
+        path: String,
+    },
     /// Mount a read-only `/proc` of the new PID namespace.
     MountProc,
     /// Hide an entry of `/proc` behind one that is empty, if the kernel has the entry.
@@ -147,6 +167,8 @@ pub enum Step {
     NewKeyring,
     /// Give up every capability, for good.
     DropCapabilities,
+    /// Give up every capability but those that changing ids takes, for good.
+    KeepIdCapabilities,
     /// Never gain a privilege by executing anything.
     NoNewPrivileges,
     /// Keep init's memory and executable out of the builder's reach.
@@ -195,6 +217,8 @@ pub enum Step {
     CheckLocks {
         /// Mounts that must be read-only.
         read_only: Vec<String>,
+        /// Which ids there must be, and with them which capabilities.
+        ids: Ids,
     },
     /// Install the filter that asks the supervisor, and hand over what it is asked by.
     HandOver(Supervision),
@@ -205,6 +229,26 @@ pub enum Step {
         /// `NAME=value`, sorted by name.
         environment: Vec<String>,
     },
+}
+
+/// Ids in a row, and what they are outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdSpan {
+    /// The first, inside.
+    pub inside: u32,
+    /// The first, outside; `None` is the caller's own.
+    pub outside: Option<u32>,
+    /// How many.
+    pub count: u32,
+}
+
+/// Who may give ids of the machine to a namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mapper {
+    /// Root itself.
+    Root,
+    /// `newuidmap` and `newgidmap`, for a user.
+    Programs,
 }
 
 /// When a namespace is entered.
@@ -261,6 +305,7 @@ impl fmt::Display for Step {
             Self::EmptyInput => write!(f, "make an empty pipe as input"),
             Self::LeaveRoot { .. } => write!(f, "give up root's user id"),
             Self::StayRoot { .. } => write!(f, "keep root's user id outside"),
+            Self::EnterRange { users, groups, .. } => write_range(f, users, groups),
             Self::EnterNamespaces { .. } => write!(f, "enter new namespaces"),
             Self::SetClocks(clocks) => write!(
                 f,
@@ -268,6 +313,7 @@ impl fmt::Display for Step {
                 clocks.monotonic_seconds, clocks.boot_seconds
             ),
             Self::MapIds { uid, gid } => write!(f, "become user {uid} and group {gid}"),
+            Self::KeepIds => write!(f, "keep all of these ids"),
             Self::FollowServer => write!(f, "follow the server"),
             Self::StartSupervisor { supervision, .. } => {
                 write!(f, "start a supervisor of {supervision}")
@@ -292,6 +338,8 @@ impl fmt::Display for Step {
                 size_bytes.map_or(Ok(()), |size| write!(f, " and {size} bytes"))
             }
             Self::Copy { path } => write!(f, "fill `/{path}` with a copy"),
+            Self::CopyIn => write!(f, "copy a writable directory into memory"),
+            Self::AttachCopy { path } => write!(f, "attach the copy `/{path}`"),
             Self::MountProc => write!(f, "mount `/proc`"),
             Self::Mask { path, .. } => write!(f, "hide `/proc/{path}`"),
             Self::Cover { path, .. } => write!(f, "cover `/proc/{path}`"),
@@ -302,6 +350,7 @@ impl fmt::Display for Step {
             Self::DomainName(name) => write!(f, "set the domain name `{name}`"),
             Self::NewKeyring => write!(f, "join an empty session keyring"),
             Self::DropCapabilities => write!(f, "drop every capability"),
+            Self::KeepIdCapabilities => write!(f, "keep the capabilities over ids alone"),
             Self::NoNewPrivileges => write!(f, "forbid new privileges"),
             Self::Undumpable => write!(f, "hide init from the build"),
             Self::StartBuilder => write!(f, "start the builder"),
@@ -331,7 +380,7 @@ impl fmt::Display for Step {
                 files.len()
             ),
             Self::FilterSystemCalls => write!(f, "install the system call filters"),
-            Self::CheckLocks { read_only } => {
+            Self::CheckLocks { read_only, .. } => {
                 write!(f, "check every lock and {} inputs", read_only.len())
             }
             Self::HandOver(_) => write!(f, "call the supervisor"),
@@ -342,4 +391,27 @@ impl fmt::Display for Step {
             ),
         }
     }
+}
+
+fn write_range(f: &mut fmt::Formatter<'_>, users: &[IdSpan], groups: &[IdSpan]) -> fmt::Result {
+    let (users, groups) = (spans(users), spans(groups));
+    write!(
+        f,
+        "enter a user namespace of users {users} and groups {groups}"
+    )
+}
+
+/// Returns spans in words: numbers inside, and what they are outside.
+fn spans(spans: &[IdSpan]) -> String {
+    let words: Vec<String> = spans
+        .iter()
+        .map(|span| {
+            let last = u64::from(span.inside) + u64::from(span.count) - 1;
+            match span.outside {
+                None => format!("{} (the caller)", span.inside),
+                Some(outside) => format!("{}-{last} ({outside} on)", span.inside),
+            }
+        })
+        .collect();
+    words.join(", ")
 }

@@ -5,7 +5,8 @@ use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::request::{Node, SandboxRequest, Stdin};
+use crate::range;
+use crate::request::{Access, Ids, Node, SandboxRequest, Stdin};
 use crate::supervise::Supervision;
 
 /// A request that is refused before anything is created.
@@ -46,6 +47,13 @@ pub enum RequestError {
     /// A terminal and another standard input at once.
     #[error("a program on a terminal has no other standard input")]
     TerminalInput,
+    /// A user or group that is not in the range of ids that was asked for.
+    #[error("the id {0} is not one of 0 to 65535, which a range of ids holds")]
+    Id(u32),
+    /// A file that can be written, where a range of ids was asked for: only a directory can
+    /// be copied back.
+    #[error("`{0}` is no directory, so it cannot be written by a range of ids")]
+    WritableFile(PathBuf),
     /// What `uname` is to say of the kernel, if empty, longer than 64 bytes, or with NUL.
     #[error("`{0}` is not a kernel's release or version")]
     KernelName(String),
@@ -115,6 +123,7 @@ impl SandboxRequest {
         if self.working_directory != "/" {
             plain(&self.working_directory)?;
         }
+        self.validate_ids()?;
         name(&self.host_name)?;
         name(&self.domain_name)?;
         if let Some(pid) = self.first_pid
@@ -131,6 +140,30 @@ impl SandboxRequest {
         self.supervision
             .as_ref()
             .map_or(Ok(()), Supervision::validate)
+    }
+
+    fn validate_ids(&self) -> Result<(), RequestError> {
+        if self.ids == Ids::One {
+            return Ok(());
+        }
+        if let Some(id) = [self.uid, self.gid]
+            .into_iter()
+            .find(|id| *id >= range::COUNT)
+        {
+            return Err(RequestError::Id(id));
+        }
+        for node in &self.nodes {
+            if let Node::Bind {
+                source,
+                access: Access::ReadWrite,
+                ..
+            } = node
+                && !std::fs::symlink_metadata(source).is_ok_and(|found| found.is_dir())
+            {
+                return Err(RequestError::WritableFile(source.clone()));
+            }
+        }
+        Ok(())
     }
 
     /// Refuses nodes that overlap, in time that grows as their number does.

@@ -33,6 +33,8 @@ pub(crate) enum Report {
     Forbidden { step: String, errno: i32 },
     /// The supervisor could not do its part, with the system's error number.
     Unsupervised { what: String, errno: i32 },
+    /// A program that maps ids refused to, or the file that they are written to.
+    Unmapped { by: String, said: String },
     /// The program exited.
     Exited(i32),
     /// The program was killed.

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use kiln_sandbox::{Access, Cancel, End, Launcher, Node, SandboxError, SandboxRequest};
+use kiln_sandbox::{Access, Cancel, End, Ids, Launcher, Node, SandboxError, SandboxRequest};
 
-use crate::programs::{is_second_run, programs};
+use crate::programs::{is_second_run, programs, user};
 
 /// Where the twin of an act works.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -91,6 +91,9 @@ impl Place {
     /// Returns a request that performs an act in the sandbox.
     pub fn request(&self, act: &str) -> SandboxRequest {
         let mut command = vec!["/probe".to_owned()];
+        if let Some(user) = user().filter(|user| user != "1000") {
+            command.extend(["as".to_owned(), user]);
+        }
         command.extend(self.words(act, true));
         let bind = |path: &str, source, access| Node::Bind {
             path: path.to_owned(),
@@ -103,6 +106,9 @@ impl Place {
             bind("/input", self.path("input"), Access::ReadOnly),
             bind("/output", self.path("output"), Access::ReadWrite),
         ];
+        if user().is_some() {
+            request.ids = Ids::Range;
+        }
         "/output".clone_into(&mut request.working_directory);
         // No act waits: this only keeps a broken sandbox from stopping the tests.
         request.limits.wall = Some(Duration::from_mins(1));

@@ -12,6 +12,8 @@ mod daemons;
 mod descriptors;
 mod files;
 mod kernel;
+#[path = "../common/lent.rs"]
+mod lent;
 mod limits;
 mod modes;
 mod mounts;

@@ -7,6 +7,14 @@ use std::sync::LazyLock;
 /// Names a directory with the programs, where another user runs the tests again.
 pub const PROGRAMS: &str = "KILN_ESCAPE_PROGRAMS";
 
+/// Names the user of a range of ids that performs the acts, where the tests are run again so.
+pub const USER: &str = "KILN_ESCAPE_USER";
+
+/// Returns the user of a range of ids that performs the acts; `None` where there is one id.
+pub fn user() -> Option<String> {
+    std::env::var(USER).ok()
+}
+
 /// What the acts are made of.
 pub struct Programs {
     /// The static probe.
