@@ -90,6 +90,9 @@ fn run_changes(old: &Run, new: &Run) -> BTreeSet<Change> {
     if old.working_directory != new.working_directory {
         found.insert(own("starts in another directory"));
     }
+    if old.ids != new.ids {
+        found.insert(own("can be other users and groups"));
+    }
     for (variable, (before, now)) in pairs(&old.environment, &new.environment) {
         if before != now {
             found.insert(own(format!("has another value of `{variable}`")));
@@ -176,6 +179,7 @@ fn pairs<'a, K: Ord, V>(old: &'a BTreeMap<K, V>, new: &'a BTreeMap<K, V>) -> Pai
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::derivation::Ids;
     use crate::hash::ObjectDigest;
 
     fn object(byte: u8, name: &str) -> StorePath {
@@ -190,6 +194,7 @@ mod tests {
             environment: BTreeMap::from([("CC".to_owned(), "cc".to_owned())]),
             script: "make\n".to_owned(),
             working_directory: "/build".to_owned(),
+            ids: Ids::One,
         };
         change(&mut run);
         Action {
@@ -204,6 +209,7 @@ mod tests {
         assert!(changes(&old, &old.clone()).is_empty());
         let new = action(|run| {
             run.script.push_str("make install\n");
+            run.ids = Ids::Range;
             run.environment.insert("CC".to_owned(), "gcc".to_owned());
             run.inputs.insert("zlib".to_owned(), object(3, "zlib"));
             run.inputs.insert("pcre2".to_owned(), object(4, "pcre2"));
@@ -214,6 +220,7 @@ mod tests {
                 old: object(2, "zlib"),
                 new: object(3, "zlib"),
             },
+            own("can be other users and groups"),
             own("has another script"),
             own("has another value of `CC`"),
             own("has the new input `pcre2`"),

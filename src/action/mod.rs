@@ -15,12 +15,16 @@
 //! | `merge` | `inputs`: objects whose trees are laid over one another without conflict |
 //! | `build` | `checks`, `command`, `environment`, `inputs`, `outputs`, `root`, `script`, `sources`, `system`, `working-directory` |
 //! | `test` | as `build`, without `outputs` and `checks` |
+//!
+//! A `build` or `test` that can be every user and group from 0 to 65535, and give files to
+//! them, has `ids` too, which is `range`.
 
 mod changes;
 mod read;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::derivation::Ids;
 use crate::hash::json::Text;
 use crate::hash::{
     ActionDigest, ObjectDigest, ObjectName, OutputName, RelPath, Sha256Digest, StorePath,
@@ -105,6 +109,8 @@ pub struct Run {
     pub script: String,
     /// Where the script starts.
     pub working_directory: String,
+    /// Which users and groups it can be.
+    pub ids: Ids,
 }
 
 /// Something that is laid out below `/build` before a build starts.
@@ -258,7 +264,7 @@ fn run_members(kind: &str, run: &Run) -> Vec<(&'static str, Text)> {
         .environment
         .iter()
         .map(|(name, value)| (name.as_str(), Text::string(value)));
-    vec![
+    let mut members = vec![
         ("kind", Text::string(kind)),
         ("system", Text::string(SYSTEM)),
         ("command", Text::array(COMMAND.map(Text::string))),
@@ -268,8 +274,16 @@ fn run_members(kind: &str, run: &Run) -> Vec<(&'static str, Text)> {
         ("environment", Text::object(environment)),
         ("script", Text::string(&run.script)),
         ("working-directory", Text::string(&run.working_directory)),
-    ]
+    ];
+    // What most do not ask for is not there, so that it changes no digest of theirs.
+    if run.ids == Ids::Range {
+        members.push(("ids", Text::string(RANGE)));
+    }
+    members
 }
+
+/// The member `ids` of a run that has a range of them.
+const RANGE: &str = "range";
 
 #[cfg(test)]
 mod tests {
@@ -296,6 +310,7 @@ mod tests {
                     environment: BTreeMap::from([("CC".to_owned(), "musl-gcc".to_owned())]),
                     script: "make\n".to_owned(),
                     working_directory: "/build/source".to_owned(),
+                    ids: Ids::One,
                 },
                 outputs: BTreeMap::from([("out".parse().unwrap(), "demo-1".parse().unwrap())]),
                 checks: BTreeMap::from([("out".parse().unwrap(), BTreeSet::from([Check::Static]))]),
@@ -307,6 +322,25 @@ mod tests {
     fn the_canonical_form_of_a_build() {
         insta::assert_snapshot!(String::from_utf8(build().json()).unwrap(), @r#"{"checks":{"out":["static"]},"command":["/bin/bash","/kiln/script"],"environment":{"CC":"musl-gcc"},"inputs":{"musl":"/kiln/store/aibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaiba-musl-1.2.3"},"kind":"build","name":"demo-1","outputs":{"out":"demo-1"},"root":"/kiln/store/aeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaq-base-12","schema":"kiln.action.v1","script":"make\n","sources":{"source":{"layout":"unpack","object":"/kiln/store/ambqgaydambqgaydambqgaydambqgaydambqgaydambqgaydambq-demo-1.tar.gz"}},"system":"x86_64-linux","working-directory":"/build/source"}"#);
         insta::assert_snapshot!(build().digest().to_string(), @"9a5e13a817bd291244d60519e55453d0586827d97e011dff9133ae9447c978ad");
+    }
+
+    #[test]
+    fn a_range_of_ids_is_a_member_of_its_own() {
+        let mut ranged = build();
+        if let ActionKind::Build { run, .. } = &mut ranged.kind {
+            run.ids = Ids::Range;
+        }
+        let text = String::from_utf8(ranged.json()).unwrap();
+        let without = String::from_utf8(build().json()).unwrap();
+        assert_eq!(text.replace(r#""ids":"range","#, ""), without);
+        assert_ne!(text, without);
+        for action in [ranged, build()] {
+            assert_eq!(Action::from_json(&action.json()).unwrap(), action);
+        }
+        for bad in [r#""ids":"one","#, r#""ids":null,"#, r#""ids":["range"],"#] {
+            let text = text.replace(r#""ids":"range","#, bad);
+            assert!(Action::from_json(text.as_bytes()).is_err(), "{bad}");
+        }
     }
 
     #[test]

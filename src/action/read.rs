@@ -4,8 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
+use crate::derivation::Ids;
+
 use super::{
-    Action, ActionKind, COMMAND, Check, Debian, Run, SCHEMA, SYSTEM, SourceInput, SourceLayout,
+    Action, ActionKind, COMMAND, Check, Debian, RANGE, Run, SCHEMA, SYSTEM, SourceInput,
+    SourceLayout,
 };
 
 /// JSON that is no action of this kiln.
@@ -66,6 +69,7 @@ struct RunDocument {
     environment: BTreeMap<String, String>,
     script: String,
     working_directory: String,
+    ids: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -206,5 +210,9 @@ fn read_run(document: RunDocument) -> Result<Run, ReadError> {
         environment: document.environment,
         script: document.script,
         working_directory: document.working_directory,
+        ids: match document.ids {
+            None => Ids::One,
+            Some(ids) => expect("ids", &ids, RANGE).map(|()| Ids::Range)?,
+        },
     })
 }

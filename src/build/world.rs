@@ -7,7 +7,7 @@ use kiln_sandbox::{Access, Limits as SandboxLimits, Node, SandboxRequest, Togeth
 
 use super::{BuildError, Conditions, links, memory_bytes, permitted};
 use crate::action::{Action, Run, SourceLayout};
-use crate::derivation::Limits;
+use crate::derivation::{Ids, Limits};
 use crate::fetch::{unpack, worktree};
 use crate::hash::{OutputName, STORE_PREFIX, StorePath};
 use crate::listing::Entry;
@@ -161,6 +161,10 @@ impl<'a> World<'a> {
         request
             .working_directory
             .clone_from(&self.run.working_directory);
+        request.ids = match self.run.ids {
+            Ids::One => kiln_sandbox::Ids::One,
+            Ids::Range => kiln_sandbox::Ids::Range,
+        };
         request.weak = permitted(hermeticity);
         request.limits = SandboxLimits {
             wall: Some(limits.time),

@@ -8,10 +8,10 @@ pub(super) use inspect::inspect;
 
 use super::report::{Failure, Problem};
 use crate::build::{BuildError, in_words, memory_bytes};
-use crate::derivation::{Definition, Kind, Source};
+use crate::derivation::{Definition, Ids, Kind, Source};
 use crate::image::ImageError;
 use crate::image::registry::RegistryError;
-use crate::plan::Step;
+use crate::plan::{Step, StepKind};
 use crate::projection::ProjectionError;
 use crate::realise::RealiseError;
 use crate::store::StoreError;
@@ -151,6 +151,15 @@ const NETWORK_WORDS: [&str; 6] = [
     "bad address",
 ];
 
+/// Returns which users and groups a step can be.
+fn ids(step: &Step) -> Ids {
+    match &step.kind {
+        StepKind::Build(build) => build.ids,
+        StepKind::Test(test) => test.ids,
+        _ => Ids::One,
+    }
+}
+
 /// Says why a build failed, and where its file says what was built.
 pub(super) fn build(
     error: &BuildError,
@@ -205,7 +214,12 @@ pub(super) fn build(
                 .iter()
                 .any(|line| line.contains("No space left on device"))
             {
-                problem = full(problem);
+                problem = match step.map_or(Ids::One, ids) {
+                    Ids::One => full(problem),
+                    Ids::Range => problem.hint(
+                        "with `ids = \"range\"` a build writes to memory: let it write less, or build on a machine with more",
+                    ),
+                };
             }
             if *end != End::Cancelled {
                 problem = problem

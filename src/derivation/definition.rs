@@ -69,6 +69,8 @@ pub struct BuildTable {
     pub environment: BTreeMap<String, String>,
     /// Phases that replace the recipe's.
     pub phases: Phases,
+    /// Which users and groups it can be; the recipe's are added.
+    pub ids: Ids,
     /// When the build is stopped.
     pub limits: Limits,
     /// What it produces.
@@ -136,6 +138,16 @@ impl Phase {
 /// The scripts of phases.
 pub type Phases = BTreeMap<Phase, String>;
 
+/// Which users and groups a build can be and can give files to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Ids {
+    /// User 1000 and group 100.
+    #[default]
+    One,
+    /// Every user and group from 0 to 65535; it starts as those two.
+    Range,
+}
+
 /// When a build is stopped. Not part of its identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
@@ -180,6 +192,8 @@ pub enum Linkage {
 pub struct Test {
     /// The bash script.
     pub script: String,
+    /// Which users and groups it can be.
+    pub ids: Ids,
 }
 
 /// A root made of Debian packages.
@@ -217,6 +231,8 @@ pub struct Recipe {
     pub inputs: Vec<Spanned<PackageName>>,
     /// Variables.
     pub environment: BTreeMap<String, String>,
+    /// Which users and groups its builds can be.
+    pub ids: Ids,
     /// Runs before every phase of the package; a package cannot replace it.
     pub setup: Option<String>,
     /// Runs after every phase of the package; a package cannot replace it.

@@ -19,7 +19,7 @@ mod rules;
 mod script;
 
 pub use definition::{
-    BuildTable, Debian, DebianPackage, Definition, Kind, Limits, Linkage, Meta, Output, Phase,
+    BuildTable, Debian, DebianPackage, Definition, Ids, Kind, Limits, Linkage, Meta, Output, Phase,
     Phases, Recipe, Source, Test,
 };
 pub use diagnostic::{Diagnostic, SourceFile, Span, Spanned, nearest};

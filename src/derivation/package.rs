@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::definition::{
-    BuildTable, Debian, DebianPackage, Limits, Linkage, Meta, Output, Source, Test,
+    BuildTable, Debian, DebianPackage, Ids, Limits, Linkage, Meta, Output, Source, Test,
 };
 use super::diagnostic::{Diagnostic, Spanned};
 use super::fields::Fields;
@@ -42,7 +42,12 @@ pub(super) fn read_build(fields: &mut Fields<'_, '_>, meta: Option<&Meta>) -> Op
     }
     let outputs = read_outputs(fields);
     let test = fields.table("test", |f| {
-        f.required("script").map(|s| Test { script: s.value })
+        let script = f.required("script");
+        let ids = read_ids(f);
+        script.map(|script| Test {
+            script: script.value,
+            ids,
+        })
     });
     let mut build = fields.table("build", |f| read_table(f, meta))?;
     check_variables(fields, &build, &outputs);
@@ -80,11 +85,32 @@ fn read_table(fields: &mut Fields<'_, '_>, meta: Option<&Meta>) -> Option<BuildT
         flags,
         environment: read_environment(fields),
         phases: fields.table("phases", read_phases).unwrap_or_default(),
+        ids: read_ids(fields),
         limits: fields.table("limits", read_limits).unwrap_or_default(),
         outputs: BTreeMap::new(),
         test: None,
         recipe: recipe?,
     })
+}
+
+/// Reads which users and groups a script can be.
+pub(super) fn read_ids(fields: &mut Fields<'_, '_>) -> Ids {
+    let Some(text) = fields.text("ids") else {
+        return Ids::default();
+    };
+    if text.value == "range" {
+        return Ids::Range;
+    }
+    let file = fields.file;
+    fields.report(
+        Diagnostic::new(
+            file,
+            text.range(),
+            format!("`{}` is no choice of users and groups", text.value),
+        )
+        .hint("`ids = \"range\"` is all from 0 to 65535; without it there are user 1000 and group 100"),
+    );
+    Ids::default()
 }
 
 fn read_limits(fields: &mut Fields<'_, '_>) -> Option<Limits> {

@@ -6,6 +6,7 @@ use super::definition::Recipe;
 use super::definition::{BuildTable, Phase, Phases};
 use super::diagnostic::Spanned;
 use super::fields::Fields;
+use super::package::read_ids;
 use super::phases::{read_environment, read_phases};
 use crate::hash::PackageName;
 
@@ -29,6 +30,7 @@ pub(super) fn read(fields: &mut Fields<'_, '_>) -> Option<Recipe> {
             root,
             inputs: f.parsed_texts("inputs"),
             environment: read_environment(f),
+            ids: read_ids(f),
             setup,
             finish,
             phases,

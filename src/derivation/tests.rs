@@ -55,6 +55,36 @@ fn problems(from: &str, to: &str) -> Vec<String> {
 }
 
 #[test]
+fn a_range_of_ids_is_asked_for_by_whom_it_is_for() {
+    let ids = |from: &str, to: &str| {
+        let definition = parse(&file(&DASH.replacen(from, to, 1))).unwrap();
+        let Kind::Package(build) = definition.kind else {
+            panic!("no package");
+        };
+        (build.ids, build.test.unwrap().ids)
+    };
+    assert_eq!(ids("", ""), (Ids::One, Ids::One));
+    assert_eq!(
+        ids("[build]\n", "[build]\nids = \"range\"\n"),
+        (Ids::Range, Ids::One)
+    );
+    assert_eq!(
+        ids("[test]\n", "[test]\nids = \"range\"\n"),
+        (Ids::One, Ids::Range)
+    );
+    let recipe =
+        "name = \"r\"\nsummary = \"r\"\n[recipe]\nroot = [\"seed/base\"]\nids = \"range\"\n";
+    let Kind::Recipe(recipe) = parse(&file(recipe)).unwrap().kind else {
+        panic!("no recipe");
+    };
+    assert_eq!(recipe.ids, Ids::Range);
+    for bad in ["\"one\"", "\"\"", "true", "65536"] {
+        let to = format!("[build]\nids = {bad}\n");
+        assert_eq!(problems("[build]\n", &to).len(), 1, "{bad}");
+    }
+}
+
+#[test]
 fn a_package_is_read() {
     let definition = parse(&file(DASH)).unwrap();
     assert_eq!(

@@ -4,7 +4,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::action::{Action, ActionKind, Check, Debian, Run, SourceInput, SourceLayout};
-use crate::derivation::Limits;
+use crate::derivation::{Ids, Limits};
 use crate::hash::{ObjectName, OutputName, PackageName, RelPath, Sha256Digest, StorePath};
 
 /// A step's place in its [`Graph`]; inputs have smaller ones.
@@ -89,6 +89,8 @@ pub struct BuildStep {
     pub outputs: BTreeMap<OutputName, ObjectName>,
     /// What is demanded of outputs.
     pub checks: BTreeMap<OutputName, BTreeSet<Check>>,
+    /// Which users and groups it can be.
+    pub ids: Ids,
     /// When it is stopped.
     pub limits: Limits,
 }
@@ -104,6 +106,8 @@ pub struct TestStep {
     pub environment: BTreeMap<String, String>,
     /// The bash script.
     pub script: String,
+    /// Which users and groups it can be.
+    pub ids: Ids,
     /// When it is stopped.
     pub limits: Limits,
 }
@@ -278,6 +282,7 @@ impl Step {
                         environment: build.environment.clone(),
                         script: build.script.clone(),
                         working_directory: build.working_directory.clone(),
+                        ids: build.ids,
                     },
                     outputs: build.outputs.clone(),
                     checks: build.checks.clone(),
@@ -294,6 +299,7 @@ impl Step {
                     environment: test.environment.clone(),
                     script: test.script.clone(),
                     working_directory: "/build".to_owned(),
+                    ids: test.ids,
                 },
             },
         };

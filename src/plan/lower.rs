@@ -170,6 +170,7 @@ impl<'a> Lowering<'a> {
                 working_directory: if has_main { "/build/source" } else { "/build" }.to_owned(),
                 outputs,
                 checks,
+                ids: build.ids.max(recipe.ids),
                 limits: build.limits.clone(),
             })),
         });
@@ -186,6 +187,7 @@ impl<'a> Lowering<'a> {
                     build: step,
                     environment,
                     script: test_script(&test.script),
+                    ids: test.ids,
                     limits: Limits::default(),
                 })),
             });

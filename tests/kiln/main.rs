@@ -16,6 +16,7 @@ mod crash;
 mod evaluation;
 mod gc;
 mod golden;
+mod ids;
 mod image;
 mod index;
 mod inspect;

@@ -15,9 +15,9 @@ use std::sync::{LazyLock, Mutex};
 use kiln::hash::Sha256Digest;
 
 /// What builds of these tests may call.
-const PROGRAMS: [&str; 17] = [
-    "bash", "cat", "chmod", "cp", "date", "dd", "head", "ln", "ls", "mkdir", "mkfifo", "nproc",
-    "rm", "seq", "sleep", "touch", "tr",
+const PROGRAMS: [&str; 19] = [
+    "bash", "cat", "chmod", "chown", "cp", "date", "dd", "head", "ln", "ls", "mkdir", "mkfifo",
+    "nproc", "rm", "seq", "setpriv", "sleep", "touch", "tr",
 ];
 
 /// Answers of the mirror by path: bytes, and the length that it claims.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 
-use kiln_sandbox::{Caller, End};
+use kiln_sandbox::End;
 
 use crate::build::{BuildError, Start};
 use crate::cli::arguments::ShellArguments;
@@ -46,7 +46,12 @@ pub(in crate::cli) fn run(
         .open(&action, start, arguments.command.as_deref(), cores(effort))
         .map_err(|error| failed(&error))?;
     if arguments.plan {
-        let steps = kiln_sandbox::steps(&opened.request, Caller::current());
+        let steps = session.launcher.plan(&opened.request).map_err(|source| {
+            failed(&BuildError::Sandbox {
+                name: name.to_string(),
+                source,
+            })
+        })?;
         let lines: Vec<String> = steps.iter().map(ToString::to_string).collect();
         if session.output.json {
             session.output.document(&json!({ "steps": lines }));
