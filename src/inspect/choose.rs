@@ -232,7 +232,7 @@ fn pick(
         candidate.descriptor.digest,
     ) {
         (Document::Manifest(manifest), Some(digest)) => Ok(Chosen {
-            manifest,
+            manifest: *manifest,
             digest,
             tag: candidate.tag,
         }),

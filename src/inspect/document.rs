@@ -105,7 +105,7 @@ pub enum Document {
     /// A list of manifests.
     Index(Vec<Descriptor>),
     /// One image.
-    Manifest(Manifest),
+    Manifest(Box<Manifest>),
 }
 
 /// One image.
@@ -215,7 +215,7 @@ pub fn document(bytes: &[u8], expected: Option<&str>) -> Result<Document, Inspec
         let problem = format!("`{}` is not a media type of a layer", layer.media_type);
         return Err(invalid("manifest", problem));
     }
-    Ok(Document::Manifest(Manifest { config, layers }))
+    Ok(Document::Manifest(Box::new(Manifest { config, layers })))
 }
 
 /// Reads the manifest of a document that refers to an image: what it refers to, and its

@@ -243,7 +243,7 @@ fn platform(opened: &Opened, image: &Meant) -> Result<Platform, InspectError> {
 fn manifest(image: &Meant) -> Result<document::Manifest, InspectError> {
     let media_type = Some(image.descriptor.media_type.as_str()).filter(|text| !text.is_empty());
     match document::document(&image.bytes, media_type)? {
-        Document::Manifest(manifest) => Ok(manifest),
+        Document::Manifest(manifest) => Ok(*manifest),
         Document::Index(_) => Err(InspectError::Document {
             document: "manifest".to_owned(),
             problem: "it is an index, and its descriptor says otherwise".to_owned(),
