@@ -123,45 +123,34 @@ def layout(kiln, _nix, programs):
 
 
 def gzip(kiln, _nix, programs):
-    closure(kiln)
-    source = write_source(programs)
-    row = Row(
-        "image, gzip",
-        "the same with gzip",
-        [
-            of_kiln(kiln, "gzip"),
-            side("tar, pigz -6", f"{TAR} {source} -c . | pigz -6 -p2 > {PEER}/t"),
-            umoci(source),
-        ],
-        [Target("umoci (gzip)", faster=1.5)],
-    )
-
-    def weigh():
-        pigz = tool_size(f"{TAR} {source} -c . | pigz -6 -p2 | wc -c")
-        row.work += f"; kiln's layers have {layers() / pigz:.3f} times the bytes of pigz -6"
-        clean()
-
-    row.clean = weigh
-    return row
+    targets = [Target("umoci (gzip)", faster=1.5)]
+    return encoded(kiln, programs, "gzip", "pigz -6 -p2", targets)
 
 
 def zstd(kiln, _nix, programs):
+    targets = [Target("tar, zstd -3 -T2", within=1.15), Target("umoci (gzip)", faster=2.5)]
+    return encoded(kiln, programs, "zstd", "zstd -q -3 -T2", targets)
+
+
+def encoded(kiln, programs, compression, other, targets):
+    """Returns the row of one encoding, beside `tar` into another encoder."""
     closure(kiln)
     source = write_source(programs)
+    name = f"tar, {other.replace(' -q', '')}"
     row = Row(
-        "image, zstd",
-        "the same with zstd",
+        f"image, {compression}",
+        f"the same with {compression}",
         [
-            of_kiln(kiln, "zstd"),
-            side("tar, zstd -3 -T2", f"{TAR} {source} -c . | zstd -q -3 -T2 > {PEER}/t"),
+            of_kiln(kiln, compression),
+            side(name, f"{TAR} {source} -c . | {other} > {PEER}/t"),
             umoci(source),
         ],
-        [Target("tar, zstd -3 -T2", within=1.15), Target("umoci (gzip)", faster=2.5)],
+        targets,
     )
 
     def weigh():
-        other = tool_size(f"{TAR} {source} -c . | zstd -q -3 -T2 | wc -c")
-        row.work += f"; kiln's layers have {layers() / other:.3f} times the bytes of zstd -3"
+        theirs = tool_size(f"{TAR} {source} -c . | {other} | wc -c")
+        row.work += f"; kiln's layers have {layers() / theirs:.3f} times the bytes of the other's"
         clean()
 
     row.clean = weigh

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::Read as _;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -72,11 +72,16 @@ pub fn unpack_debs(debs: &[PathBuf], rules: &DebianRoot, into: &Path) -> Result<
     extraction.finish()
 }
 
-fn unpack_one(deb: &Path, rules: &DebianRoot, extraction: &Extraction) -> Result<(), FetchError> {
-    let broken = |source| FetchError::Archive {
-        archive: deb.to_owned(),
-        source,
-    };
+/// What reads a member of a package.
+type Member<'a> = Box<dyn Read + 'a>;
+
+/// Reads the first member of a package whose name begins so, decompressed; returns what
+/// `read` does, or `None` if there is no such member.
+fn member<T>(
+    deb: &Path,
+    name: &[u8],
+    read: impl FnOnce(Member<'_>) -> Result<T, FetchError>,
+) -> Result<Option<T>, FetchError> {
     let file = File::open(deb).map_err(|source| FetchError::Access {
         operation: "read",
         path: deb.to_owned(),
@@ -84,14 +89,27 @@ fn unpack_one(deb: &Path, rules: &DebianRoot, extraction: &Extraction) -> Result
     })?;
     let mut archive = ar::Archive::new(file);
     while let Some(entry) = archive.next_entry() {
-        let entry = entry.map_err(broken)?;
-        if !entry.header().identifier().starts_with(b"data.tar") {
-            continue;
+        let entry = entry.map_err(|source| broken(deb, source))?;
+        if entry.header().identifier().starts_with(name) {
+            let stream = decompress::reader(entry).map_err(|source| broken(deb, source))?;
+            return read(Box::new(stream)).map(Some);
         }
-        let stream = decompress::reader(entry).map_err(broken)?;
-        return extract_tar(deb, stream, extraction, &|path| place(path, rules));
     }
-    Err(broken(std::io::Error::other("it has no `data.tar`")))
+    Ok(None)
+}
+
+fn broken(deb: &Path, source: std::io::Error) -> FetchError {
+    FetchError::Archive {
+        archive: deb.to_owned(),
+        source,
+    }
+}
+
+fn unpack_one(deb: &Path, rules: &DebianRoot, extraction: &Extraction) -> Result<(), FetchError> {
+    member(deb, b"data.tar", |stream| {
+        extract_tar(deb, stream, extraction, &|path| place(path, rules))
+    })?
+    .ok_or_else(|| broken(deb, std::io::Error::other("it has no `data.tar`")))
 }
 
 /// Longest list of files that is read, in bytes.
@@ -103,23 +121,9 @@ const MAX_LIST: u64 = 16 << 20;
 /// # Errors
 /// [`FetchError`] when the package cannot be read.
 pub fn listed_files(deb: &Path) -> Result<BTreeSet<RelPath>, FetchError> {
-    let broken = |source| FetchError::Archive {
-        archive: deb.to_owned(),
-        source,
-    };
-    let file = File::open(deb).map_err(|source| FetchError::Access {
-        operation: "read",
-        path: deb.to_owned(),
-        source,
-    })?;
-    let mut archive = ar::Archive::new(file);
-    while let Some(entry) = archive.next_entry() {
-        let entry = entry.map_err(broken)?;
-        if !entry.header().identifier().starts_with(b"control.tar") {
-            continue;
-        }
-        let mut control = tar::Archive::new(decompress::reader(entry).map_err(broken)?);
-        for member in control.entries().map_err(broken)? {
+    let broken = |source| broken(deb, source);
+    let list = member(deb, b"control.tar", |stream| {
+        for member in tar::Archive::new(stream).entries().map_err(broken)? {
             let member = member.map_err(broken)?;
             let path = member.path_bytes();
             if path.strip_prefix(b"./").unwrap_or(&path) != b"md5sums" {
@@ -131,16 +135,17 @@ pub fn listed_files(deb: &Path) -> Result<BTreeSet<RelPath>, FetchError> {
                 .take(MAX_LIST)
                 .read_to_string(&mut list)
                 .map_err(broken)?;
-            let rules = DebianRoot::default();
-            return Ok(list
-                .lines()
-                .filter_map(|line| line.split_once("  ")?.1.parse().ok())
-                .filter_map(|path| place(path, &rules))
-                .collect());
+            return Ok(list);
         }
-        break;
-    }
-    Ok(BTreeSet::new())
+        Ok(String::new())
+    })?;
+    let rules = DebianRoot::default();
+    Ok(list
+        .unwrap_or_default()
+        .lines()
+        .filter_map(|line| line.split_once("  ")?.1.parse().ok())
+        .filter_map(|path| place(path, &rules))
+        .collect())
 }
 
 /// Returns where a member goes, or `None` for one that is left out.

@@ -245,9 +245,15 @@ fn copy_source(
     source: &Spanned<RelPath>,
     to: &Path,
 ) -> Result<(), Failure> {
-    let copied = std::fs::create_dir_all(to).map_err(|error| failed_to_write(to, &error));
-    copied?;
-    let taken = session.files.copy(name, &source.value, to);
+    let is_file = session.files.is_file(name, &source.value);
+    // A file comes as the only entry of a directory.
+    let into = if is_file {
+        to.with_extension("kiln-beside")
+    } else {
+        to.to_owned()
+    };
+    std::fs::create_dir_all(&into).map_err(|error| failed_to_write(&into, &error))?;
+    let taken = session.files.copy(name, &source.value, &into);
     taken.map_err(|error| {
         let message = format!("cannot take in `{}`", source.value);
         let problem = definition
@@ -256,13 +262,9 @@ fn copy_source(
             .hint("name a file or directory beside the image's file");
         Failure::Diagnostics(vec![problem])
     })?;
-    // A file comes as the only entry of a directory.
-    if session.files.is_file(name, &source.value) {
-        let file = to.join(source.value.file_name());
-        let aside = to.with_extension("kiln-aside");
-        std::fs::rename(&file, &aside)
-            .and_then(|()| std::fs::remove_dir(to))
-            .and_then(|()| std::fs::rename(&aside, to))
+    if is_file {
+        std::fs::rename(into.join(source.value.file_name()), to)
+            .and_then(|()| std::fs::remove_dir(&into))
             .map_err(|error| failed_to_write(to, &error))?;
     }
     Ok(())
