@@ -29,10 +29,11 @@ pub(super) fn taken(map: &str) -> BTreeMap<String, BTreeSet<String>> {
     taken
 }
 
+/// Rust's compiler calls its archives `.rlib`.
 fn is_archive(file: &str) -> bool {
     std::path::Path::new(file)
         .extension()
-        .is_some_and(|extension| extension == "a")
+        .is_some_and(|extension| extension == "a" || extension == "rlib")
 }
 
 /// Reads `ARCHIVE(MEMBER)` at the start of a line; who wanted it may follow.
@@ -53,6 +54,8 @@ mod tests {
 /kiln/store/x/lib/libc.a(puts.lo)
                               /tmp/a.o (puts)
 libz.a(inflate.o)             b.o (inflate)
+/usr/lib/libcore-60d8.rlib(core-60d8.core.0.rcgu.o)
+                              b.o (panic)
 /kiln/store/x/lib/libc.a(write.lo)
                               /kiln/store/x/lib/libc.a(puts.lo) (write)
 
@@ -70,6 +73,8 @@ LOAD /usr/lib/crt1.o
 LOAD b.o
 LOAD /kiln/store/x/lib/libcrypt.a
 LOAD libz.a
+LOAD /usr/lib/libcore-60d8.rlib
+LOAD /usr/lib/libtest-8add.rlib
 START GROUP
 LOAD /kiln/store/x/lib/libc.a
 END GROUP
@@ -87,6 +92,10 @@ libz.a(late.o)
         assert_eq!(names("libz.a"), Some(vec!["inflate.o"]));
         assert_eq!(names("/usr/lib/crt1.o"), Some(Vec::new()));
         assert_eq!(names("b.o"), Some(Vec::new()));
-        assert_eq!(taken.len(), 4, "{taken:?}");
+        assert_eq!(
+            names("/usr/lib/libcore-60d8.rlib"),
+            Some(vec!["core-60d8.core.0.rcgu.o"])
+        );
+        assert_eq!(taken.len(), 5, "{taken:?}");
     }
 }

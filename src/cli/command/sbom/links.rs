@@ -6,7 +6,7 @@ use super::Making;
 use crate::cli::hints;
 use crate::cli::report::{Failure, Problem};
 use crate::fetch::deb;
-use crate::hash::{BlobDigest, RelPath, StorePath};
+use crate::hash::{ActionDigest, BlobDigest, RelPath, StorePath};
 use crate::listing::facts::Kind;
 use crate::listing::link::Link;
 use crate::listing::{Entry, Listing};
@@ -63,8 +63,17 @@ impl Making<'_> {
     /// Returns an object's records, by the program's content.
     fn recorded(&self, object: &StorePath) -> Result<BTreeMap<BlobDigest, Link>, Failure> {
         let store = &self.session.store;
+        // Several actions may have given the same bytes, from other roots: those of this
+        // graph come first, so that what the record names is in it.
+        let current: BTreeSet<ActionDigest> = self
+            .graph
+            .steps()
+            .filter_map(|(id, _)| self.realised.action_digest(id))
+            .collect();
         let read = || {
-            for producer in store.producers(object)? {
+            let mut producers = store.producers(object)?;
+            producers.sort_by_key(|producer| !current.contains(&producer.action));
+            for producer in producers {
                 let links = store.links(producer.action, &producer.output)?;
                 if links.is_empty() {
                     continue;
