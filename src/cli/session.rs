@@ -68,7 +68,8 @@ impl Session {
             } else {
                 Hermeticity::Required
             },
-            fetcher: Fetcher::new(settings.mirrors, ureq::Proxy::try_from_env()),
+            fetcher: Fetcher::new(settings.mirrors, ureq::Proxy::try_from_env())
+                .trusting(settings.authorities),
         })
     }
 

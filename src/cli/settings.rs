@@ -18,6 +18,8 @@ pub(super) struct Settings {
     pub project: Option<Project>,
     /// Base addresses of mirrors.
     pub mirrors: Mirrors,
+    /// Files with the certificates that this machine trusts; the first that there is counts.
+    pub authorities: Vec<PathBuf>,
 }
 
 /// A directory with a `kiln.toml`.
@@ -51,7 +53,24 @@ impl Settings {
             store: store_directory(arguments)?,
             project,
             mirrors,
+            authorities: authorities(),
         })
+    }
+}
+
+/// Where systems keep the certificates of the authorities that they trust: Debian and its
+/// kin, Fedora, SUSE, Alpine.
+const AUTHORITIES: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+fn authorities() -> Vec<PathBuf> {
+    match variable("SSL_CERT_FILE") {
+        Some(file) => vec![PathBuf::from(file)],
+        None => AUTHORITIES.iter().map(PathBuf::from).collect(),
     }
 }
 

@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tempfile::NamedTempFile;
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::DefaultConnector;
 
+use super::authorities;
 use super::names::Names;
 use super::{Attempt, FetchError, Mirrors};
 use crate::hash::Sha256Digest;
@@ -74,7 +75,10 @@ pub struct Fetched {
 /// Gets files. Several threads may use one.
 #[derive(Debug)]
 pub struct Fetcher {
-    agent: ureq::Agent,
+    /// Made when it is first needed: most runs download nothing.
+    agent: OnceLock<ureq::Agent>,
+    proxy: Option<ureq::Proxy>,
+    authorities: Vec<PathBuf>,
     mirrors: Mirrors,
     /// Hosts by whether they answered: one that never did costs its time-out only once.
     answered: Mutex<BTreeMap<String, bool>>,
@@ -99,6 +103,25 @@ enum Failure {
 impl Fetcher {
     /// Makes one that knows mirrors and, if wanted, goes through a proxy.
     pub fn new(mirrors: Mirrors, proxy: Option<ureq::Proxy>) -> Self {
+        Self {
+            agent: OnceLock::new(),
+            proxy,
+            authorities: Vec::new(),
+            mirrors,
+            answered: Mutex::default(),
+        }
+    }
+
+    /// Trusts the authorities whose certificates are in the first of some files that has
+    /// any, as the machine's other programs do; where there is none, those that are known
+    /// to every browser. Nothing that is fetched depends on it: content counts by its hash.
+    #[must_use]
+    pub fn trusting(mut self, files: Vec<PathBuf>) -> Self {
+        self.authorities = files;
+        self
+    }
+
+    fn new_agent(&self) -> ureq::Agent {
         let config = ureq::Agent::config_builder()
             .timeout_resolve(Some(RESOLVE))
             .timeout_connect(Some(CONNECT))
@@ -108,17 +131,14 @@ impl Fetcher {
             .max_redirects(5)
             .http_status_as_error(false)
             .user_agent(concat!("kiln/", env!("CARGO_PKG_VERSION")))
-            .proxy(proxy)
+            .proxy(self.proxy.clone())
+            .tls_config(authorities::trust(&self.authorities))
             .build();
-        Self {
-            agent: ureq::Agent::with_parts(
-                config,
-                DefaultConnector::default(),
-                Names::<DefaultResolver>::default(),
-            ),
-            mirrors,
-            answered: Mutex::default(),
-        }
+        ureq::Agent::with_parts(
+            config,
+            DefaultConnector::default(),
+            Names::<DefaultResolver>::default(),
+        )
     }
 
     /// Makes `into` a file whose SHA-256 is the wanted one.
@@ -247,6 +267,7 @@ impl Fetcher {
     ) -> Result<Download, Failure> {
         let response = self
             .agent
+            .get_or_init(|| self.new_agent())
             .get(url)
             .call()
             .map_err(|error| reach_failure(&error))?;

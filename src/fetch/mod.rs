@@ -8,6 +8,7 @@
 //! space are bounded.
 
 pub mod apt;
+mod authorities;
 pub mod deb;
 mod decompress;
 pub mod download;
