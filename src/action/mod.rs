@@ -129,6 +129,9 @@ pub enum SourceLayout {
     Unpack,
     /// The object's tree is copied.
     Copy,
+    /// The object's only file is a crate; its content is unpacked, with the file
+    /// `.cargo-checksum.json` that Cargo looks for in a vendored one.
+    Crate,
 }
 
 /// Something that is demanded of an output.
@@ -198,6 +201,20 @@ impl Action {
     }
 }
 
+impl SourceLayout {
+    /// Every layout.
+    const ALL: [Self; 3] = [Self::Unpack, Self::Copy, Self::Crate];
+
+    /// Returns the word in the action's JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unpack => "unpack",
+            Self::Copy => "copy",
+            Self::Crate => "crate",
+        }
+    }
+}
+
 impl Check {
     /// Returns the word in the action's JSON.
     pub fn as_str(self) -> &'static str {
@@ -250,13 +267,9 @@ fn run_members(kind: &str, run: &Run) -> Vec<(&'static str, Text)> {
         .iter()
         .map(|(name, path)| (name.as_str(), Text::string(&path.to_string())));
     let sources = run.sources.iter().map(|(at, source)| {
-        let layout = match source.layout {
-            SourceLayout::Unpack => "unpack",
-            SourceLayout::Copy => "copy",
-        };
         let source = Text::object([
             ("object", Text::string(&source.object.to_string())),
-            ("layout", Text::string(layout)),
+            ("layout", Text::string(source.layout.as_str())),
         ]);
         (at.as_str(), source)
     });

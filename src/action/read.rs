@@ -193,16 +193,13 @@ fn read_run(document: RunDocument) -> Result<Run, ReadError> {
             .sources
             .into_iter()
             .map(|(at, source)| {
-                let layout = match source.layout.as_str() {
-                    "unpack" => SourceLayout::Unpack,
-                    "copy" => SourceLayout::Copy,
-                    other => {
-                        return Err(ReadError::Member {
-                            member: "sources",
-                            value: other.to_owned(),
-                        });
-                    }
-                };
+                let layout = SourceLayout::ALL
+                    .into_iter()
+                    .find(|layout| layout.as_str() == source.layout)
+                    .ok_or(ReadError::Member {
+                        member: "sources",
+                        value: source.layout,
+                    })?;
                 let object = parse("sources", &source.object)?;
                 Ok((parse("sources", &at)?, SourceInput { object, layout }))
             })

@@ -8,7 +8,7 @@ use kiln_sandbox::{Access, Limits as SandboxLimits, Node, SandboxRequest, Togeth
 use super::{BuildError, Conditions, links, memory_bytes, permitted};
 use crate::action::{Action, Run, SourceLayout};
 use crate::derivation::{Ids, Limits};
-use crate::fetch::{unpack, worktree};
+use crate::fetch::{crates, unpack, worktree};
 use crate::hash::{OutputName, STORE_PREFIX, StorePath};
 use crate::listing::Entry;
 use crate::store::{Addition, Hermeticity, Store};
@@ -82,6 +82,10 @@ impl<'a> World<'a> {
                 SourceLayout::Unpack => {
                     let archive = self.only_file(&source.object)?;
                     unpack::unpack(&archive, &into).map_err(failed)?;
+                }
+                SourceLayout::Crate => {
+                    let archive = self.only_file(&source.object)?;
+                    crates::unpack(&archive, &into).map_err(failed)?;
                 }
                 SourceLayout::Copy => {
                     worktree::copy_tree(&object, &into, worktree::Select::All).map_err(failed)?;

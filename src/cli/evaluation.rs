@@ -126,7 +126,7 @@ fn summary(
     graph: &Graph,
     realised: &Realised,
 ) -> Option<Remembered> {
-    let stamps = loaded
+    let mut stamps = loaded
         .definitions
         .par_iter()
         .filter_map(|(package, definition)| match files.origin(package) {
@@ -135,6 +135,13 @@ fn summary(
             Origin::Executable => None,
         })
         .collect::<Option<Vec<_>>>()?;
+    for (package, locks) in &loaded.locks {
+        for (path, lock) in locks {
+            if let Origin::Project(path) = files.origin_beside(package, path) {
+                stamps.push(stamp_of(path, &lock.file.text)?);
+            }
+        }
+    }
     let reads_trees = graph.steps().any(|(_, step)| {
         matches!(step.kind, StepKind::Tree { .. })
             && matches!(files.origin(&step.package), Origin::Project(_))

@@ -11,7 +11,7 @@ use crate::build::{BuildError, in_words, memory_bytes};
 use crate::derivation::{Definition, Ids, Kind, Source};
 use crate::image::ImageError;
 use crate::image::registry::RegistryError;
-use crate::plan::{Step, StepKind};
+use crate::plan::{Loaded, Step, StepKind};
 use crate::projection::ProjectionError;
 use crate::realise::RealiseError;
 use crate::store::StoreError;
@@ -75,18 +75,20 @@ fn full(problem: Problem) -> Problem {
     problem.hint("free some space, or move the store with `--store DIR`; what was finished is kept")
 }
 
-/// Says why a step could not be realised, at its place in the derivation file if it has one.
+/// Says why a step could not be realised, at its place in a file if it has one.
 pub(super) fn realise(
     error: &RealiseError,
     step: Option<&Step>,
-    definition: Option<&Definition>,
+    loaded: Option<&Loaded>,
 ) -> Failure {
+    let known = step.zip(loaded);
+    let definition = known.and_then(|(step, loaded)| loaded.definitions.get(&step.package));
     match error {
         RealiseError::Fetch {
             source, package, ..
-        } => match (step, definition) {
-            (Some(step), Some(definition)) => fetch_at(source, step, definition),
-            _ => fetch(source, package.as_str()).into(),
+        } => match known {
+            Some((step, loaded)) => fetch_at(source, step, loaded),
+            None => fetch(source, package.as_str()).into(),
         },
         RealiseError::Unpack { source, .. } => {
             with_fetch_hint(Problem::from_error(error), source).into()

@@ -74,31 +74,15 @@ impl Files {
         }
     }
 
-    /// Reads a text that lies beside a package's derivation file; `None` if it is not there.
-    pub(super) fn read_beside(
-        &self,
-        package: &PackageName,
-        path: &RelPath,
-    ) -> Result<Option<SourceFile>, String> {
-        let (shown, text) = match self.place(package) {
+    /// Returns where something is that lies beside a package's derivation file.
+    pub(super) fn origin_beside(&self, package: &PackageName, path: &RelPath) -> Origin {
+        match self.place(package) {
             Place::Project(directory, name) => {
                 let file = directory.join(name);
-                let file = file.parent().unwrap_or(&directory).join(path.as_str());
-                (shorten(&file), read_file(&file)?)
+                Origin::Project(file.parent().unwrap_or(&directory).join(path.as_str()))
             }
-            Place::Standard(name) => {
-                let at = beside(&name, path);
-                let file = STANDARD.get_file(&at);
-                let text = file.map(|file| file.contents_utf8().ok_or("it is not UTF-8"));
-                let text = text.transpose()?.map(str::to_owned);
-                (format!("<std>/{at}"), text)
-            }
-        };
-        Ok(text.map(|text| SourceFile {
-            package: package.clone(),
-            shown,
-            text,
-        }))
+            Place::Standard(_) => Origin::Executable,
+        }
     }
 
     /// Returns where a name leads. Without a project, every name means the standard set.
@@ -154,6 +138,34 @@ impl Library for Files {
             shown,
             text,
         })))
+    }
+
+    fn read_beside(
+        &self,
+        package: &PackageName,
+        path: &RelPath,
+    ) -> Result<Option<Arc<SourceFile>>, String> {
+        let (shown, text) = match self.place(package) {
+            Place::Project(directory, name) => {
+                let file = directory.join(name);
+                let file = file.parent().unwrap_or(&directory).join(path.as_str());
+                (shorten(&file), read_file(&file)?)
+            }
+            Place::Standard(name) => {
+                let at = beside(&name, path);
+                let file = STANDARD.get_file(&at);
+                let text = file.map(|file| file.contents_utf8().ok_or("it is not UTF-8"));
+                let text = text.transpose()?.map(str::to_owned);
+                (format!("<std>/{at}"), text)
+            }
+        };
+        Ok(text.map(|text| {
+            Arc::new(SourceFile {
+                package: package.clone(),
+                shown,
+                text,
+            })
+        }))
     }
 
     fn names(&self) -> Vec<String> {

@@ -128,11 +128,15 @@ impl Session {
         let mut diagnostics = Vec::new();
         let mut problems = Vec::new();
         for failure in &realised.failures {
-            let definition = graph
-                .step(failure.step)
-                .and_then(|step| loaded.definitions.get(&step.package));
-            match hints::realise(&failure.error, graph.step(failure.step), definition) {
-                Failure::Diagnostics(mut all) => diagnostics.append(&mut all),
+            match hints::realise(&failure.error, graph.step(failure.step), Some(loaded)) {
+                // That a mirror is not known is said once, however many files it has.
+                Failure::Diagnostics(all) => {
+                    for diagnostic in all {
+                        if !diagnostics.contains(&diagnostic) {
+                            diagnostics.push(diagnostic);
+                        }
+                    }
+                }
                 Failure::Problems(mut all) => problems.append(&mut all),
             }
         }

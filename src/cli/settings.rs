@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::arguments::Arguments;
 use super::report::{Failure, Problem};
 use crate::derivation::{Diagnostic, SourceFile};
-use crate::fetch::{Mirrors, apt};
+use crate::fetch::{Mirrors, apt, cargo};
 
 /// Settings of this run.
 #[derive(Debug, Clone)]
@@ -42,12 +42,14 @@ impl Settings {
             mirrors.bases = bases;
         }
         mirrors.bases.extend(mirrors_of_environment());
-        // What apt knows comes after what was said on purpose.
-        let known = mirrors.bases.entry("debian".to_owned()).or_default();
-        for base in apt::read_directory(Path::new("/etc/apt")) {
-            if !known.contains(&base) {
-                known.push(base);
-            }
+        // What apt and Cargo know comes after what was said on purpose.
+        add_bases(
+            &mut mirrors,
+            "debian",
+            apt::read_directory(Path::new("/etc/apt")),
+        );
+        if let Some(home) = cargo_home() {
+            add_bases(&mut mirrors, "crates", cargo::read_home(&home));
         }
         Ok(Self {
             store: store_directory(arguments)?,
@@ -56,6 +58,22 @@ impl Settings {
             authorities: authorities(),
         })
     }
+}
+
+/// Adds bases to those that a mirror has.
+fn add_bases(mirrors: &mut Mirrors, name: &str, bases: Vec<String>) {
+    let known = mirrors.bases.entry(name.to_owned()).or_default();
+    for base in bases {
+        if !known.contains(&base) {
+            known.push(base);
+        }
+    }
+}
+
+/// Returns where Cargo keeps its files.
+fn cargo_home() -> Option<PathBuf> {
+    let chosen = variable("CARGO_HOME").map(PathBuf::from);
+    chosen.or_else(|| variable("HOME").map(|home| PathBuf::from(home).join(".cargo")))
 }
 
 /// Where systems keep the certificates of the authorities that they trust: Debian and its

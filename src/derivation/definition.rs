@@ -96,6 +96,11 @@ pub enum Source {
         /// Where, relative to the file's directory.
         path: Spanned<RelPath>,
     },
+    /// Every crate that a `Cargo.lock` names, by its hash.
+    Crates {
+        /// Where the lock file is, relative to the derivation file's directory.
+        lock: Spanned<RelPath>,
+    },
 }
 
 /// A part of a build, in the order in which they run.

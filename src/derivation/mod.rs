@@ -10,6 +10,7 @@ mod definition;
 mod diagnostic;
 mod fields;
 mod image;
+mod lock;
 mod package;
 mod phases;
 mod policy;
@@ -27,6 +28,7 @@ pub use image::{
     Compression, Content, DEFAULT_BUDGET, Group, HealthCheck, Image, LayerPlanFile, Layers, Layout,
     OwnFile, Ownership, PlannedLayer, Platform, User, parse_layer_plan,
 };
+pub use lock::{Lock, LockedCrate, parse_lock};
 pub use phases::variable;
 pub use policy::{Demand, Exception, Parameters, PathPattern, Policy, built_in, resolve_policy};
 pub use read::{MAX_FILE, parse};

@@ -185,31 +185,17 @@ fn size(fields: &mut Fields<'_, '_>, text: &Spanned<String>) -> Option<u64> {
 
 fn read_source(fields: &mut Fields<'_, '_>, meta: Option<&Meta>) -> Option<Source> {
     if fields.has("path") {
-        let path = fields.text("path");
-        let path = path.and_then(|text| Some(text.with(substitute(fields, &text, meta)?)));
-        let path = fields.parsed::<RelPath>(path);
-        for key in ["urls", "sha256", "unpack"] {
-            if fields.has(key) {
-                fields.problem(
-                    fields.span(),
-                    format!("a source has either `path` or `{key}`"),
-                );
-            }
-        }
-        // Asked for, so that they are not reported as unknown too.
-        let _both = (
-            fields.texts("urls"),
-            fields.text("sha256"),
-            fields.flag("unpack"),
-        );
-        return path.map(|path| Source::Tree { path });
+        return read_beside(fields, "path", meta).map(|path| Source::Tree { path });
+    }
+    if fields.has("crates") {
+        return read_beside(fields, "crates", meta).map(|lock| Source::Crates { lock });
     }
     let written = fields.texts("urls");
     if written.is_empty() {
         let file = fields.file;
         fields.report(
             Diagnostic::new(file, fields.span(), "the source has no address")
-                .hint("add `urls = [\"https://…\", \"mirror://debian/…\"]`, or `path = \"…\"`"),
+                .hint("add `urls = [\"https://…\", \"mirror://debian/…\"]`, or `path = \"…\"`, or `crates = \"Cargo.lock\"`"),
         );
     }
     let mut urls = Vec::new();
@@ -237,6 +223,35 @@ fn read_source(fields: &mut Fields<'_, '_>, meta: Option<&Meta>) -> Option<Sourc
         sha256: sha256?,
         unpack,
     })
+}
+
+/// Reads the path of something beside the derivation file, which is all that its source has.
+fn read_beside(
+    fields: &mut Fields<'_, '_>,
+    key: &'static str,
+    meta: Option<&Meta>,
+) -> Option<Spanned<RelPath>> {
+    let path = fields.text(key);
+    let path = path.and_then(|text| Some(text.with(substitute(fields, &text, meta)?)));
+    let path = fields.parsed::<RelPath>(path);
+    for other in ["crates", "urls", "sha256", "unpack"] {
+        if other != key && fields.has(other) {
+            fields.problem(
+                fields.span(),
+                format!("a source has either `{key}` or `{other}`"),
+            );
+        }
+    }
+    // Asked for, so that they are not reported as unknown too.
+    let _both = (
+        fields.texts("urls"),
+        fields.text("sha256"),
+        fields.flag("unpack"),
+    );
+    if key != "crates" {
+        drop(fields.text("crates"));
+    }
+    path
 }
 
 /// Replaces `${name}` and `${version}`.

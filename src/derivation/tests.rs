@@ -174,6 +174,7 @@ mod hostile {
         #[test]
         fn no_text_panics(text in "\\PC{0,200}") {
             drop(parse(&file(&text)));
+            drop(parse_lock(&file(&text)));
         }
 
         #[test]

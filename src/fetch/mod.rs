@@ -9,6 +9,8 @@
 
 pub mod apt;
 mod authorities;
+pub mod cargo;
+pub mod crates;
 pub mod deb;
 mod decompress;
 pub mod download;

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use crate::derivation::{
-    self, Definition, Diagnostic, Kind, SourceFile, Spanned, nearest, resolve, resolve_policy,
+    self, Definition, Diagnostic, Kind, Lock, Source, SourceFile, Spanned, nearest, parse_lock,
+    resolve, resolve_policy,
 };
-use crate::hash::PackageName;
+use crate::hash::{PackageName, RelPath};
 
 /// Where derivation files come from.
 pub trait Library: Sync {
@@ -17,6 +18,17 @@ pub trait Library: Sync {
     /// # Errors
     /// A text for people when the file is there and cannot be read.
     fn read(&self, package: &PackageName) -> Result<Option<Arc<SourceFile>>, String>;
+
+    /// Returns a text that lies beside a package's derivation file, or `None` when there
+    /// is none.
+    ///
+    /// # Errors
+    /// A text for people when the file is there and cannot be read.
+    fn read_beside(
+        &self,
+        package: &PackageName,
+        path: &RelPath,
+    ) -> Result<Option<Arc<SourceFile>>, String>;
 
     /// Returns the names of all packages, for suggestions.
     fn names(&self) -> Vec<String>;
@@ -29,7 +41,12 @@ pub struct Loaded {
     pub definitions: BTreeMap<PackageName, Definition>,
     /// The packages in an order in which each comes after those it needs.
     pub order: Vec<PackageName>,
+    /// The lock files that the definitions name.
+    pub locks: BTreeMap<PackageName, Locks>,
 }
+
+/// The lock files of one definition, by path.
+pub type Locks = BTreeMap<RelPath, Lock>;
 
 /// What cannot be loaded.
 #[derive(Debug)]
@@ -105,20 +122,25 @@ pub fn load(library: &dyn Library, wanted: &[PackageName]) -> Result<Loaded, Loa
     if !problems.0.is_empty() {
         return Err(LoadError::Diagnostics(problems.0));
     }
-    let definitions = read
-        .into_iter()
-        .filter_map(|(package, found)| match found {
-            Read::Definition(definition, _) => Some((package, *definition)),
-            Read::Broken(_) | Read::Absent => None,
-        })
-        .collect();
-    Ok(Loaded { definitions, order })
+    let mut loaded = Loaded {
+        order,
+        ..Loaded::default()
+    };
+    for (package, found) in read {
+        if let Read::Definition(definition, _, locks) = found {
+            if !locks.is_empty() {
+                loaded.locks.insert(package.clone(), locks);
+            }
+            loaded.definitions.insert(package, *definition);
+        }
+    }
+    Ok(loaded)
 }
 
 /// A package's file, read.
 enum Read {
-    /// What it defines, and what that needs.
-    Definition(Box<Definition>, Vec<Spanned<PackageName>>),
+    /// What it defines, what that needs, and the lock files that it names.
+    Definition(Box<Definition>, Vec<Spanned<PackageName>>, Locks),
     /// Its needs are unknown.
     Broken(Vec<Diagnostic>),
     /// There is none.
@@ -148,7 +170,7 @@ fn read_all(
         let mut needed = BTreeSet::new();
         for (name, found) in names.into_iter().zip(found) {
             let found = found?;
-            if let Read::Definition(_, needs) = &found {
+            if let Read::Definition(_, needs, _) = &found {
                 needed.extend(needs.iter().map(|need| need.value.clone()));
             }
             read.insert(name, found);
@@ -172,10 +194,51 @@ fn read_one(library: &dyn Library, package: &PackageName) -> Result<Read, LoadEr
     Ok(match derivation::parse(&file) {
         Ok(definition) => {
             let needs = definition.needs();
-            Read::Definition(Box::new(definition), needs)
+            match read_locks(library, &definition) {
+                Ok(locks) => Read::Definition(Box::new(definition), needs, locks),
+                Err(problems) => Read::Broken(problems),
+            }
         }
         Err(problems) => Read::Broken(problems),
     })
+}
+
+/// Reads the lock files that a definition names.
+fn read_locks(library: &dyn Library, definition: &Definition) -> Result<Locks, Vec<Diagnostic>> {
+    let Kind::Package(build) = &definition.kind else {
+        return Ok(Locks::new());
+    };
+    let mut locks = Locks::new();
+    let mut problems = Vec::new();
+    for source in build.sources.values() {
+        let Source::Crates { lock: path } = source else {
+            continue;
+        };
+        match library.read_beside(&definition.file.package, &path.value) {
+            Ok(Some(file)) => match parse_lock(&file) {
+                Ok(lock) => drop(locks.insert(path.value.clone(), lock)),
+                Err(mut all) => problems.append(&mut all),
+            },
+            Ok(None) => problems.push(
+                definition
+                    .problem(
+                        path.range(),
+                        format!("there is no `{}` beside this file", path.value),
+                    )
+                    .hint("`crates` names the project's `Cargo.lock`; `cargo generate-lockfile` writes one"),
+            ),
+            Err(why) => problems.push(
+                definition
+                    .problem(path.range(), format!("`{}` cannot be read", path.value))
+                    .because(why),
+            ),
+        }
+    }
+    if problems.is_empty() {
+        Ok(locks)
+    } else {
+        Err(problems)
+    }
 }
 
 /// Problems, each once.
@@ -208,7 +271,7 @@ fn order(
     let mut order = Vec::new();
     let mut begun: BTreeSet<&PackageName> = BTreeSet::new();
     let visit = |package| match read.get_key_value(package) {
-        Some((package, Read::Definition(definition, needs))) => Some(Visit {
+        Some((package, Read::Definition(definition, needs, _))) => Some(Visit {
             package,
             definition,
             needs: needs.iter(),

@@ -278,11 +278,58 @@ impl<'a> Lowering<'a> {
                     });
                     (step, SourceLayout::Copy)
                 }
+                Source::Crates { lock } => {
+                    self.crates(package, at, &lock.value, &mut sources);
+                    continue;
+                }
             };
             sources.insert(at.clone(), step);
         }
         sources
     }
+
+    /// Adds each crate of a lock file below a directory.
+    fn crates(
+        &mut self,
+        package: &PackageName,
+        at: &RelPath,
+        lock: &RelPath,
+        sources: &mut BTreeMap<RelPath, (StepId, SourceLayout)>,
+    ) {
+        let locks = self.loaded.locks.get(package);
+        // Loading has read every lock file that a definition names.
+        let Some(lock) = locks.and_then(|locks| locks.get(lock)) else {
+            return;
+        };
+        for (directory, found) in &lock.crates {
+            let (Ok(file), Ok(below)) = (
+                format!("{directory}.crate").parse(),
+                format!("{at}/{directory}").parse(),
+            ) else {
+                continue;
+            };
+            let address = address_of_crate(&found.name, &found.version);
+            let step = self.fetch(package, file, found.sha256.value, vec![address]);
+            sources.insert(below, (step, SourceLayout::Crate));
+        }
+    }
+}
+
+/// Returns where the registry has the file of a crate. The rest of the address is what the
+/// registry's index says when it gives only a base.
+fn address_of_crate(name: &str, version: &str) -> String {
+    format!("{CRATES}{name}/{version}/download")
+}
+
+const CRATES: &str = "mirror://crates/";
+
+/// Returns the name and the version of the crate that a `mirror://crates/` address is of.
+pub fn crate_at(address: &str) -> Option<(&str, &str)> {
+    let (name, version) = address
+        .strip_prefix(CRATES)?
+        .strip_suffix("/download")?
+        .split_once('/')?;
+    (!version.contains('/')).then_some((name, version))
 }
 
 fn world(environment: &mut BTreeMap<String, String>, definition: &Definition) {
@@ -297,8 +344,9 @@ fn world(environment: &mut BTreeMap<String, String>, definition: &Definition) {
 /// Returns the last part of an address, without a query.
 fn file_of_url(url: &str, definition: &Definition) -> RelPath {
     let path = url.split(['?', '#']).next().unwrap_or(url);
-    let last = path.rsplit('/').next().unwrap_or("");
-    let plain: String = last.chars().map(printable).collect();
+    let of_crate = crate_at(path).map(|(name, version)| format!("{name}-{version}.crate"));
+    let last = of_crate.as_deref().or_else(|| path.rsplit('/').next());
+    let plain: String = last.unwrap_or_default().chars().map(printable).collect();
     plain
         .parse()
         .or_else(|_| definition.meta.name.as_str().parse())

@@ -9,5 +9,5 @@ mod load;
 mod lower;
 
 pub use graph::{BuildStep, Graph, Step, StepId, StepKind, TestStep};
-pub use load::{Library, LoadError, Loaded, load};
-pub use lower::lower;
+pub use load::{Library, LoadError, Loaded, Locks, load};
+pub use lower::{crate_at, lower};

@@ -13,6 +13,7 @@ mod build;
 mod collection;
 mod concurrent;
 mod crash;
+mod crates;
 mod evaluation;
 mod gc;
 mod golden;

@@ -4,11 +4,18 @@
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use crate::world::{MIRROR, World, serve, serve_claiming};
+use crate::world::{MIRROR, Run, World, serve, serve_claiming};
 
 /// Runs a build that must fail and returns what was said.
-fn fails(world: &World, package: &str) -> String {
+pub fn fails(world: &World, package: &str) -> String {
     let run = world.kiln(&["build", package]);
+    let said = refused(run);
+    world.assert_usable();
+    said
+}
+
+/// Returns what a run said that must have failed, from its first error on.
+pub fn refused(run: Run) -> String {
     assert_eq!(run.status, 2, "{run:?}");
     assert_eq!(run.stdout, "");
     let said = run
@@ -22,7 +29,6 @@ fn fails(world: &World, package: &str) -> String {
         .filter(|line| !line.contains("setlocale"))
         .collect();
     let said = said.join("\n");
-    world.assert_usable();
     hide_digests(&said)
 }
 

@@ -248,7 +248,8 @@ impl World {
             .env("PATH", "/usr/bin:/bin")
             .env("HOME", self.path().join("home"))
             .env("KILN_STORE", self.store())
-            .env("KILN_MIRROR_DEBIAN", format!("{}/debian", *MIRROR));
+            .env("KILN_MIRROR_DEBIAN", format!("{}/debian", *MIRROR))
+            .env("KILN_MIRROR_CRATES", format!("{}/crates", *MIRROR));
         command
     }
 

@@ -61,24 +61,10 @@ pub(in crate::cli) fn run(arguments: &Arguments, output: &Output) -> Result<Answ
             )
         }),
     });
-    let bases = settings
-        .mirrors
-        .bases
-        .get("debian")
-        .cloned()
-        .unwrap_or_default();
-    findings.push(Finding {
-        name: "mirror://debian".to_owned(),
-        needed: true,
-        note: bases.join(" "),
-        problem: bases.is_empty().then(|| {
-            (
-                "no base address is known".to_owned(),
-                "write `[mirrors]` and `debian = [\"http://…/debian\"]` into `kiln.toml`, or set `KILN_MIRROR_DEBIAN`"
-                    .to_owned(),
-            )
-        }),
-    });
+    findings.extend([
+        mirror(&settings, "debian", true),
+        mirror(&settings, "crates", false),
+    ]);
     let fine = findings
         .iter()
         .all(|finding| !finding.needed || finding.problem.is_none());
@@ -110,4 +96,24 @@ pub(in crate::cli) fn run(arguments: &Arguments, output: &Output) -> Result<Answ
         }
     }
     Ok(if fine { Answer::Yes } else { Answer::No })
+}
+
+/// Finds out whether it is known where a mirror is.
+fn mirror(settings: &Settings, name: &str, needed: bool) -> Finding {
+    let bases = settings.mirrors.bases.get(name);
+    let note = bases.map(|bases| bases.join(" ")).unwrap_or_default();
+    Finding {
+        name: format!("mirror://{name}"),
+        needed,
+        problem: note.is_empty().then(|| {
+            (
+                "no base address is known".to_owned(),
+                format!(
+                    "write `[mirrors]` and `{name} = [\"http://…/{name}\"]` into `kiln.toml`, or set `KILN_MIRROR_{}`",
+                    name.to_uppercase()
+                ),
+            )
+        }),
+        note,
+    }
 }

@@ -18,7 +18,7 @@ use crate::cli::report::{Answer, Failure, Output, Problem};
 use crate::cli::session::{package, registry};
 use crate::cli::settings::Settings;
 use crate::derivation::{Rule, SourceFile, built_in};
-use crate::hash::PackageName;
+use crate::hash::{PackageName, RelPath};
 use crate::image::registry::Reference;
 use crate::inspect::source::{self, Opened, Source};
 use crate::inspect::{Inspected, Progress, inspect, printable, remote};
@@ -195,6 +195,14 @@ impl Library for WithFile {
             Some(file) if file.package == *package => Ok(Some(Arc::clone(file))),
             _ => self.files.read(package),
         }
+    }
+
+    fn read_beside(
+        &self,
+        package: &PackageName,
+        path: &RelPath,
+    ) -> Result<Option<Arc<SourceFile>>, String> {
+        self.files.read_beside(package, path)
     }
 
     fn names(&self) -> Vec<String> {

@@ -6,9 +6,9 @@ use crate::cli::arguments::ShowArguments;
 use crate::cli::hints;
 use crate::cli::report::{Answer, Failure, Problem, without};
 use crate::cli::session::{Session, Target, graph, not_built};
-use crate::derivation::{Definition, Kind};
+use crate::derivation::{Definition, Kind, Lock};
 use crate::hash::ActionDigest;
-use crate::plan::Library as _;
+use crate::plan::{Library as _, Locks};
 use crate::store::Producer;
 
 pub(in crate::cli) fn run(session: &Session, arguments: &ShowArguments) -> Result<Answer, Failure> {
@@ -51,7 +51,7 @@ pub(in crate::cli) fn run(session: &Session, arguments: &ShowArguments) -> Resul
             let Some(definition) = loaded.definitions.get(&name) else {
                 return Err(not_built(&name));
             };
-            package(session, definition);
+            package(session, definition, loaded.locks.get(&name));
             Ok(Answer::Yes)
         }
     }
@@ -137,7 +137,7 @@ fn object(
     Ok(Answer::Yes)
 }
 
-fn package(session: &Session, definition: &Definition) {
+fn package(session: &Session, definition: &Definition, locks: Option<&Locks>) {
     let kind = match &definition.kind {
         Kind::Package(_) => "package",
         Kind::Debian(_) => "binary seed",
@@ -162,6 +162,7 @@ fn package(session: &Session, definition: &Definition) {
             "homepage": meta.homepage,
             "file": definition.file.shown,
             "needs": needs,
+            "locks": locks.map(|locks| locks.values().map(lock).collect::<Vec<_>>()).unwrap_or_default(),
         }));
         return;
     }
@@ -186,5 +187,23 @@ fn package(session: &Session, definition: &Definition) {
             .map(|homepage| format!("homepage: {homepage}")),
     );
     lines.extend(needs.iter().map(|need| format!("needs: {need}")));
+    lines.extend(
+        locks
+            .into_iter()
+            .flat_map(Locks::values)
+            .map(|lock| format!("lock: {} ({} crates)", lock.file.shown, lock.crates.len())),
+    );
     lines.iter().for_each(|line| session.output.line(line));
+}
+
+/// Returns what a lock file names.
+fn lock(lock: &Lock) -> Value {
+    let crates = lock.crates.values().map(|found| {
+        json!({
+            "name": found.name,
+            "version": found.version,
+            "sha256": found.sha256.value.to_string(),
+        })
+    });
+    json!({ "file": lock.file.shown, "crates": crates.collect::<Vec<_>>() })
 }

@@ -6,7 +6,6 @@ use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::sync::Arc;
 
 use crate::cli::hints;
 use crate::cli::report::{Failure, Problem};
@@ -17,7 +16,7 @@ use crate::derivation::{
 };
 use crate::hash::{BlobDigest, OutputName, PackageName, RelPath, StorePath};
 use crate::listing::facts::ContentFacts;
-use crate::plan::{Graph, Loaded};
+use crate::plan::{Graph, Library as _, Loaded};
 use crate::projection::leave::{LEFT_OUT, rule_named};
 use crate::projection::{
     Content, Object, Objects, Planned, Projection, ProjectionError, Reached, Shape, project, reach,
@@ -302,7 +301,7 @@ fn plan(
     let within = &definition.file.package;
     let file = session.files.read_beside(within, &path.value);
     let file = match file {
-        Ok(Some(file)) => Arc::new(file),
+        Ok(Some(file)) => file,
         Ok(None) => {
             let message = format!("there is no `{}` beside this file", path.value);
             let problem = definition.problem(path.range(), message);
