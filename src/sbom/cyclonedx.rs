@@ -3,9 +3,9 @@
 //! | in the bill | in the document |
 //! |---|---|
 //! | subject | `metadata.component` |
-//! | run-time and linked components | `components`, with their files in them |
+//! | run-time, linked and locked components | `components`, with their files in them |
 //! | build-time components | `formulation`: how the subject was made |
-//! | needs at run time, code linked in | `dependencies` |
+//! | needs at run time, code linked in, locked | `dependencies` |
 //! | built from, with, by | properties that name components of the formulation |
 //!
 //! Programs that read the format know only `components` and `dependencies` between them, so
@@ -113,7 +113,7 @@ fn component(
     let kind = match component.kind {
         Kind::Image => "container",
         Kind::Application => "application",
-        Kind::Library | Kind::Debian => "library",
+        Kind::Library | Kind::Debian | Kind::Crate => "library",
         Kind::Source => "file",
     };
     put("type", json!(kind));
@@ -152,7 +152,7 @@ fn component(
             .iter()
             .map(|url| json!({ "type": "website", "url": url })),
     );
-    let kind = if component.kind == Kind::Source {
+    let kind = if matches!(component.kind, Kind::Source | Kind::Crate) {
         "source-distribution"
     } else {
         "distribution"
@@ -251,18 +251,14 @@ fn dependencies(bill: &Bill) -> Vec<Value> {
 fn built(bill: &Bill) -> BTreeMap<&Id, Vec<Value>> {
     let mut found: BTreeMap<&Id, Vec<Value>> = BTreeMap::new();
     for relation in &bill.relations {
+        let to = bill.components.get(&relation.to);
+        let is_build_time = to.is_some_and(|to| to.part == Part::BuildTime);
         let name = match relation.kind {
             RelationKind::GeneratedFrom => "kiln:generated-from",
             RelationKind::BuiltWith => "kiln:built-with",
             RelationKind::BuiltBy => "kiln:built-by",
-            RelationKind::Contains
-                if bill
-                    .components
-                    .get(&relation.to)
-                    .is_some_and(|to| to.part == Part::BuildTime) =>
-            {
-                "kiln:holds"
-            }
+            RelationKind::Contains if is_build_time => "kiln:holds",
+            RelationKind::Locks if is_build_time => "kiln:locks",
             _ => continue,
         };
         let property = property(name, relation.to.as_str());

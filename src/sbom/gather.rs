@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::fill;
 use super::identity;
-use super::license;
 use super::model::{Bill, Component, File, Id, Kind, Part, Relation, RelationKind};
-use crate::derivation::{Definition, Kind as Defined};
+use crate::action::SourceLayout;
+use crate::derivation::Definition;
 use crate::hash::{BlobDigest, Checksums, OutputName, RelPath, Sha256Digest, StorePath};
 use crate::listing::Entry;
 use crate::listing::link::Link;
@@ -54,6 +55,8 @@ pub struct Inputs<'a> {
     pub programs: &'a BTreeMap<(StorePath, BlobDigest), Option<Link>>,
     /// The regular files that links name, with the seed's packages that brought them.
     pub linked: &'a BTreeMap<(StorePath, RelPath), LinkedFile>,
+    /// The licences that crates state, by the SHA-256 of the crate.
+    pub licenses: &'a BTreeMap<Sha256Digest, String>,
 }
 
 /// A file that a link names.
@@ -92,6 +95,7 @@ pub fn describe(inputs: &Inputs<'_>, subject: Subject<'_>) -> Bill {
     gathering.subject(&subject);
     gathering.contents();
     gathering.references();
+    gathering.locked();
     gathering.bill
 }
 
@@ -137,7 +141,7 @@ impl Gathering<'_> {
                 manifest,
             } => {
                 let mut component = Component::new(Kind::Image, Part::RunTime, "");
-                describe_with(&mut component, definition);
+                fill::defined(&mut component, definition);
                 component.sha256 = Some(*manifest);
                 let id = self.bill.subject.clone();
                 self.bill.components.insert(id, component);
@@ -276,6 +280,24 @@ impl Gathering<'_> {
         }
     }
 
+    /// Counts the crates of what is in the subject, or linked into it, as parts of it.
+    fn locked(&mut self) {
+        let part = |id: &Id| self.bill.components.get(id).map(|found| found.part);
+        let locked: Vec<Id> = self
+            .bill
+            .relations
+            .iter()
+            .filter(|relation| {
+                relation.kind == RelationKind::Locks
+                    && part(&relation.from).is_some_and(|part| part < Part::BuildTime)
+            })
+            .map(|relation| relation.to.clone())
+            .collect();
+        for id in locked {
+            self.promote(&id, Part::Locked);
+        }
+    }
+
     /// Returns the component of an object, with all that it was made from.
     fn object(&mut self, path: &StorePath, part: Part) -> Id {
         let maker = self
@@ -318,7 +340,7 @@ impl Gathering<'_> {
         match &step.kind {
             StepKind::Build(_) | StepKind::Debian { .. } => {
                 let Some(definition) = definition else { return };
-                describe_with(component, definition);
+                fill::defined(component, definition);
                 if output.as_str() != "out" {
                     component.name = format!("{}-{output}", component.name);
                 }
@@ -326,7 +348,10 @@ impl Gathering<'_> {
                     let main = build
                         .sources
                         .get(&"source".parse().expect("a plain name"))
-                        .or_else(|| build.sources.values().next());
+                        .or_else(|| {
+                            let mut own = build.sources.values();
+                            own.find(|(_, layout)| *layout != SourceLayout::Crate)
+                        });
                     let main = main.and_then(|(id, _)| self.inputs.graph.step(*id));
                     let (urls, sha256) = match main.map(|step| &step.kind) {
                         Some(StepKind::Fetch { urls, sha256, .. }) => {
@@ -335,7 +360,7 @@ impl Gathering<'_> {
                         _ => (&[][..], None),
                     };
                     let version = component.version.as_deref();
-                    component.purl = identity::generic(&component.name, version, urls, sha256);
+                    component.purl = identity::released(&component.name, version, urls, sha256);
                 }
             }
             StepKind::Fetch { file, sha256, urls } => {
@@ -344,8 +369,13 @@ impl Gathering<'_> {
                 component.urls.clone_from(urls);
                 component.sha256 = Some(*sha256);
                 component.package = Some(step.package.to_string());
-                if let Some(definition) = definition {
-                    of_fetched(component, definition, *sha256, file);
+                let locks = self.inputs.loaded.locks.get(&step.package);
+                let mut locks = locks.into_iter().flat_map(BTreeMap::values);
+                if let Some(found) = locks.find_map(|lock| lock.find(*sha256)) {
+                    let license = self.inputs.licenses.get(sha256);
+                    fill::locked(component, found, license.map(String::as_str));
+                } else if let Some(definition) = definition {
+                    fill::fetched(component, definition, *sha256, file);
                 }
             }
             StepKind::Tree { path } => {
@@ -363,8 +393,12 @@ impl Gathering<'_> {
     fn origins(&mut self, id: &Id, step: &Step) {
         match &step.kind {
             StepKind::Build(build) => {
-                for (source, _) in build.sources.values() {
-                    self.made_with(id, RelationKind::GeneratedFrom, *source, None);
+                for (source, layout) in build.sources.values() {
+                    let kind = match layout {
+                        SourceLayout::Crate => RelationKind::Locks,
+                        SourceLayout::Unpack | SourceLayout::Copy => RelationKind::GeneratedFrom,
+                    };
+                    self.made_with(id, kind, *source, None);
                 }
                 for (input, output) in build.inputs.values() {
                     self.made_with(id, RelationKind::BuiltWith, *input, Some(output));
@@ -406,54 +440,4 @@ impl Gathering<'_> {
 
 fn source_id(sha256: Sha256Digest) -> Id {
     Id::new("Source", &sha256.to_string())
-}
-
-/// Fills in what a definition says.
-fn describe_with(component: &mut Component, definition: &Definition) {
-    let meta = &definition.meta;
-    component.name = meta.name.to_string();
-    component.version.clone_from(&meta.version);
-    component.summary = Some(meta.summary.clone());
-    component.homepage.clone_from(&meta.homepage);
-    component.cpe.clone_from(&meta.cpe);
-    component.package = Some(definition.file.package.to_string());
-    if let Some(license) = &meta.license {
-        component.license = license::current(license);
-        if component.license.is_none() {
-            component.license_as_written = Some(license.clone());
-        }
-    }
-}
-
-/// Fills in what the definition that fetched a file says of it.
-fn of_fetched(
-    component: &mut Component,
-    definition: &Definition,
-    sha256: Sha256Digest,
-    file: &RelPath,
-) {
-    match &definition.kind {
-        Defined::Debian(debian) => {
-            let package = debian
-                .packages
-                .iter()
-                .find(|package| package.sha256.value == sha256);
-            if let Some(package) = package {
-                component.kind = Kind::Debian;
-                component.name.clone_from(&package.name);
-                component.version = Some(package.version.clone());
-                component.purl =
-                    identity::debian(&package.name, &package.version, file.file_name());
-            }
-        }
-        _ => {
-            component.version.clone_from(&definition.meta.version);
-            component.purl = identity::generic(
-                definition.meta.name.as_str(),
-                component.version.as_deref(),
-                &component.urls,
-                Some(sha256),
-            );
-        }
-    }
 }

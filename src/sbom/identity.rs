@@ -5,16 +5,21 @@ use serde_json::Value;
 
 use crate::hash::Sha256Digest;
 use crate::hash::json::{JsonError, canonical};
+use crate::plan::crate_at;
 
-/// Returns the package URL of something that was released as a file: `pkg:generic/…`.
+/// Returns the package URL of something that was released as a file: that of the crate if
+/// it comes from the registry of crates, else `pkg:generic/…`.
 ///
 /// An address that anyone can open comes before one on a mirror.
-pub fn generic(
+pub fn released(
     name: &str,
     version: Option<&str>,
     urls: &[String],
     sha256: Option<Sha256Digest>,
 ) -> Option<String> {
+    if let Some((name, version)) = urls.iter().find_map(|url| crate_at(url)) {
+        return cargo(name, version);
+    }
     let mut purl = PackageUrl::new("generic", name).ok()?;
     if let Some(version) = version {
         purl.with_version(version.to_owned()).ok()?;
@@ -42,6 +47,13 @@ pub fn debian(name: &str, version: &str, file: &str) -> Option<String> {
     {
         purl.add_qualifier("arch", architecture.to_owned()).ok()?;
     }
+    Some(purl.to_string())
+}
+
+/// Returns the package URL of a crate of the public registry: `pkg:cargo/…`.
+pub fn cargo(name: &str, version: &str) -> Option<String> {
+    let mut purl = PackageUrl::new("cargo", name).ok()?;
+    purl.with_version(version.to_owned()).ok()?;
     Some(purl.to_string())
 }
 
@@ -83,7 +95,7 @@ mod tests {
             "https://a.example/x?y=1&z".to_owned(),
         ];
         assert_eq!(
-            generic("lib x", Some("1.2+b"), &urls, Some(sha256)).unwrap(),
+            released("lib x", Some("1.2+b"), &urls, Some(sha256)).unwrap(),
             format!(
                 "pkg:generic/lib%20x@1.2%2Bb?checksum=sha256:{sha256}&download_url=https:%2F%2Fa.example%2Fx%3Fy%3D1%26z"
             )
@@ -96,6 +108,16 @@ mod tests {
             )
             .unwrap(),
             "pkg:deb/debian/libgmp10@2:6.2.1%2Bdfsg1-1.1?arch=amd64"
+        );
+        assert_eq!(
+            released(
+                "zstd",
+                None,
+                &["mirror://crates/zstd-sys/2.1.3+zstd.1.5.7/download".to_owned()],
+                Some(sha256)
+            )
+            .unwrap(),
+            "pkg:cargo/zstd-sys@2.1.3%2Bzstd.1.5.7"
         );
     }
 

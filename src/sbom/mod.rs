@@ -10,11 +10,13 @@
 //! |---|---|
 //! | [`model`] | the one document that every format is written from |
 //! | [`gather`] | from the graph to the document |
+//! | `fill` | what definitions, lock files and crates say of components |
 //! | [`license`] | licence expressions as SPDX has them today |
 //! | [`identity`] | package URLs, and document numbers that follow from the content |
 //! | [`spdx2`], [`spdx3`], [`cyclonedx`] | the formats |
 
 pub mod cyclonedx;
+mod fill;
 pub mod gather;
 pub mod identity;
 pub mod license;

@@ -65,6 +65,8 @@ pub enum Kind {
     Source,
     /// A package of Debian's.
     Debian,
+    /// A crate that a lock file names.
+    Crate,
 }
 
 /// What a component has to do with the subject. The first that holds counts.
@@ -74,6 +76,10 @@ pub enum Part {
     RunTime,
     /// Its code was linked into a file of the subject.
     Linked,
+    /// A component of the subject was built from it and others that one lock file names.
+    /// The file does not tell those whose code is in the program from those that only its
+    /// build, its tests or another platform needs, so it counts as one of the former.
+    Locked,
     /// The subject, or something it was built with, was built from it or with it.
     BuildTime,
 }
@@ -84,6 +90,7 @@ impl Part {
         match self {
             Self::RunTime => "run-time",
             Self::Linked => "linked",
+            Self::Locked => "locked",
             Self::BuildTime => "build-time",
         }
     }
@@ -177,6 +184,8 @@ pub enum RelationKind {
     StaticLink,
     /// It was built from the other, a source.
     GeneratedFrom,
+    /// Its lock file names the other.
+    Locks,
     /// It was built with the other as an input.
     BuiltWith,
     /// It was built by programs of the other.

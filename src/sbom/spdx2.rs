@@ -6,6 +6,7 @@
 //! | file | file, with the archives that were linked |
 //! | holds, needs at run time | `CONTAINS`, `RUNTIME_DEPENDENCY_OF` |
 //! | code linked in | `STATIC_LINK` |
+//! | locked | `DEPENDS_ON` |
 //! | built from, with, by | `GENERATED_FROM`, `BUILD_DEPENDENCY_OF`, `BUILD_TOOL_OF` |
 
 use std::collections::BTreeMap;
@@ -141,7 +142,7 @@ fn package(id: &Id, component: &Component, files: &[(&Id, &File)]) -> Value {
     let purpose = match component.kind {
         Kind::Image => Some("CONTAINER"),
         Kind::Application => Some("APPLICATION"),
-        Kind::Library => Some("LIBRARY"),
+        Kind::Library | Kind::Crate => Some("LIBRARY"),
         Kind::Source => Some("SOURCE"),
         Kind::Debian => Some("ARCHIVE"),
     };
@@ -266,6 +267,7 @@ fn relationships(bill: &Bill) -> Vec<Value> {
             RelationKind::Contains => relationship(&from, "CONTAINS", &to),
             RelationKind::DependsOn => relationship(&to, "RUNTIME_DEPENDENCY_OF", &from),
             RelationKind::StaticLink => relationship(&from, "STATIC_LINK", &to),
+            RelationKind::Locks => relationship(&from, "DEPENDS_ON", &to),
             RelationKind::GeneratedFrom => relationship(&from, "GENERATED_FROM", &to),
             RelationKind::BuiltWith => relationship(&to, "BUILD_DEPENDENCY_OF", &from),
             RelationKind::BuiltBy => relationship(&to, "BUILD_TOOL_OF", &from),

@@ -7,6 +7,7 @@
 //! | holds | `contains` |
 //! | needs at run time | `dependsOn` in the life cycle's scope `runtime` |
 //! | code linked in | `hasStaticLink` |
+//! | locked | `dependsOn` |
 //! | built from | `generates`, from the source |
 //! | built with, by | `dependsOn` and `usesTool` in the scope `build` |
 
@@ -157,6 +158,7 @@ impl Elements {
                 RelationKind::Contains => ("contains", None),
                 RelationKind::DependsOn => ("dependsOn", Some("runtime")),
                 RelationKind::StaticLink => ("hasStaticLink", None),
+                RelationKind::Locks => ("dependsOn", None),
                 RelationKind::GeneratedFrom => ("generates", None),
                 RelationKind::BuiltWith => ("dependsOn", Some("build")),
                 RelationKind::BuiltBy => ("usesTool", Some("build")),
@@ -244,7 +246,7 @@ fn package(component: &Component) -> Value {
     let purpose = match component.kind {
         Kind::Image => "container",
         Kind::Application => "application",
-        Kind::Library => "library",
+        Kind::Library | Kind::Crate => "library",
         Kind::Source => "source",
         Kind::Debian => "archive",
     };

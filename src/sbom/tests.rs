@@ -26,7 +26,7 @@ fn file(owner: &Id, path: &str, part: Part) -> File {
 }
 
 /// An image with one static program, a C library that is linked into it, a source, a root
-/// with one package, and everything else that a component can have.
+/// with one package, a crate, and everything else that a component can have.
 fn example() -> Bill {
     let (image, app, libc) = (
         Id::new("Image", "1"),
@@ -74,6 +74,19 @@ fn example() -> Bill {
     package.purl = Some("pkg:deb/debian/make@4.3?arch=amd64".to_owned());
     package.urls = vec!["mirror://debian/make.deb".to_owned()];
     components.insert(debian.clone(), package);
+    let locked = Id::new("Source", "4");
+    let mut found = Component::new(Kind::Crate, Part::Locked, "itoa");
+    found.version = Some("1.0.1".to_owned());
+    found.license = Some("MIT OR Apache-2.0".to_owned());
+    found.purl = Some("pkg:cargo/itoa@1.0.1".to_owned());
+    found.urls = vec!["mirror://crates/itoa/1.0.1/download".to_owned()];
+    found.sha256 = Some(Sha256Digest::from_bytes([4; 32]));
+    components.insert(locked.clone(), found);
+    let tools = Id::new("Source", "5");
+    components.insert(
+        tools.clone(),
+        Component::new(Kind::Crate, Part::BuildTime, "quote"),
+    );
     let (bin, lib) = (Id::new("File", "bin"), Id::new("File", "lib"));
     let files = BTreeMap::from([
         (bin.clone(), file(&app, "/bin/app", Part::RunTime)),
@@ -97,6 +110,8 @@ fn example() -> Bill {
         relation(&app, RelationKind::BuiltBy, &root),
         relation(&root, RelationKind::Contains, &debian),
         relation(&app, RelationKind::StaticLink, &libc),
+        relation(&app, RelationKind::Locks, &locked),
+        relation(&root, RelationKind::Locks, &tools),
     ]);
     let mut link = relation(&bin, RelationKind::StaticLink, &lib);
     link.members = ["puts.lo", "write.lo"].map(str::to_owned).to_vec();

@@ -167,3 +167,90 @@ fn a_package_is_shown_with_its_locked_crates() {
     assert_eq!(crates[1]["name"], json!("second"), "{long:#}");
     assert_eq!(crates[1]["sha256"].as_str().map(str::len), Some(64));
 }
+
+#[test]
+fn a_bill_names_every_crate_with_its_part() {
+    let world = world();
+    let looks = "inputs = [\"tools/looks\"]";
+    world.package("tools/user", "", "touch \"$out/x\"");
+    let path = world.path().join("derivations/tools/user.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(
+        &path,
+        text.replace("recipe = \"sh\"", &format!("recipe = \"sh\"\n{looks}")),
+    )
+    .unwrap();
+    let bill = |package: &str, format: &str| -> Value {
+        let run = good(world.kiln(&["sbom", package, "--format", format]));
+        serde_json::from_str(&run.stdout).unwrap()
+    };
+    let named = |bill: &Value, name: &str| -> Value {
+        let packages = bill["packages"].as_array().unwrap();
+        let found = packages
+            .iter()
+            .find(|package| package["name"] == json!(name));
+        found
+            .unwrap_or_else(|| panic!("no {name}: {bill:#}"))
+            .clone()
+    };
+    let of_package = bill("tools/looks", "spdx-2.3");
+    let first = named(&of_package, "first-crate");
+    assert_eq!(first["versionInfo"], json!("1.2.3+meta"));
+    assert_eq!(first["licenseDeclared"], json!("MIT OR Apache-2.0"));
+    let comment = first["comment"].as_str().unwrap();
+    assert!(comment.starts_with("part: locked\n"), "{comment}");
+    assert!(
+        comment.contains("to be had at: mirror://crates/first-crate/1.2.3+meta/download"),
+        "{comment}"
+    );
+    let references = first["externalRefs"].as_array().unwrap();
+    assert!(
+        references
+            .iter()
+            .any(|reference| reference["referenceLocator"]
+                == json!("pkg:cargo/first-crate@1.2.3%2Bmeta"))
+    );
+    let lock = std::fs::read_to_string(world.path().join("derivations/tools/Cargo.lock")).unwrap();
+    assert!(lock.contains(first["checksums"][0]["checksumValue"].as_str().unwrap()));
+    let second = named(&of_package, "second");
+    assert_eq!(second["licenseDeclared"], json!("NOASSERTION"));
+    assert!(
+        second["comment"]
+            .as_str()
+            .unwrap()
+            .contains("licence as written: as you like")
+    );
+    let program = named(&of_package, "looks");
+    for found in [&first, &second] {
+        let relation = json!({
+            "spdxElementId": program["SPDXID"],
+            "relationshipType": "DEPENDS_ON",
+            "relatedSpdxElement": found["SPDXID"],
+        });
+        assert!(
+            of_package["relationships"]
+                .as_array()
+                .unwrap()
+                .contains(&relation),
+            "{of_package:#}"
+        );
+    }
+    // Of what was only built with the program, its crates are not.
+    let of_user = bill("tools/user", "spdx-2.3");
+    let comment = named(&of_user, "second")["comment"].clone();
+    assert!(
+        comment.as_str().unwrap().starts_with("part: build-time\n"),
+        "{comment}"
+    );
+    let names = |list: &Value| -> Vec<String> {
+        let list = list.as_array().unwrap();
+        let names = list.iter().map(|one| one["name"].as_str().unwrap());
+        names.map(str::to_owned).collect()
+    };
+    let locked = bill("tools/looks", "cyclonedx-1.6");
+    assert!(names(&locked["components"]).contains(&"first-crate".to_owned()));
+    assert!(!names(&locked["formulation"][0]["components"]).contains(&"first-crate".to_owned()));
+    let built = bill("tools/user", "cyclonedx-1.6");
+    assert!(!names(&built["components"]).contains(&"first-crate".to_owned()));
+    assert!(names(&built["formulation"][0]["components"]).contains(&"first-crate".to_owned()));
+}

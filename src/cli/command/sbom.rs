@@ -3,21 +3,24 @@
 mod links;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use rayon::prelude::*;
 
 use super::image;
+use crate::action::SourceLayout;
 use crate::cli::arguments::SbomArguments;
 use crate::cli::hints;
 use crate::cli::report::{Answer, Failure, Problem};
 use crate::cli::session::{Session, graph, not_built, package};
 use crate::derivation::{Definition, Kind};
+use crate::fetch::crates;
 use crate::hash::{
     BlobDigest, Checksums, OutputName, RelPath, STORE_PREFIX, Sha256Digest, StorePath,
 };
 use crate::image::{Image, Referrer};
 use crate::listing::Entry;
-use crate::plan::{Graph, Loaded, StepId};
+use crate::plan::{Graph, Loaded, StepId, StepKind};
 use crate::projection::Projection;
 use crate::realise::Realised;
 use crate::sbom::{Bill, Contained, Format, Inputs, Subject, describe};
@@ -174,6 +177,7 @@ impl Making<'_> {
                 .map(|file| (file.digest, file.executable)),
         );
         let checksums = self.checksums(files)?;
+        let licenses = self.licenses()?;
         let inputs = Inputs {
             loaded: self.loaded,
             graph: self.graph,
@@ -183,8 +187,39 @@ impl Making<'_> {
             checksums: &checksums,
             programs: &links.programs,
             linked: &links.linked,
+            licenses: &licenses,
         };
         Ok(describe(&inputs, subject))
+    }
+
+    /// Returns the licences that the crates of the graph state.
+    fn licenses(&self) -> Result<BTreeMap<Sha256Digest, String>, Failure> {
+        let mut crates: BTreeMap<Sha256Digest, PathBuf> = BTreeMap::new();
+        for (_, step) in self.graph.steps() {
+            let StepKind::Build(build) = &step.kind else {
+                continue;
+            };
+            for (source, layout) in build.sources.values() {
+                let found = self.graph.step(*source).map(|step| &step.kind);
+                let object = self.realised.outputs(*source);
+                if let (SourceLayout::Crate, Some(StepKind::Fetch { sha256, file, .. })) =
+                    (layout, found)
+                    && let Some(object) = object.and_then(|outputs| outputs.values().next())
+                {
+                    let path = self.session.store.host_path(object).join(file.as_str());
+                    crates.insert(*sha256, path);
+                }
+            }
+        }
+        let read: Vec<Option<(Sha256Digest, String)>> = crates
+            .into_par_iter()
+            .map(|(sha256, path)| {
+                let license = crates::license(&path);
+                let license = license.map_err(|error| Problem::from_error(&error))?;
+                Ok(license.map(|license| (sha256, license)))
+            })
+            .collect::<Result<_, Failure>>()?;
+        Ok(read.into_iter().flatten().collect())
     }
 
     /// Returns which objects of the subject name which others of it.
