@@ -20,8 +20,8 @@ const ZSTD_LEVEL: i32 = 3;
 const ZSTD_STORED: i32 = -7;
 
 /// Samples of a block that are compressed first, and the length of each, in bytes.
-const SAMPLES: usize = 4;
-const SAMPLE: usize = 16 << 10;
+const SAMPLES: usize = 8;
+const SAMPLE: usize = 4 << 10;
 
 /// Returns which encoder, of which version, with which settings a compression means;
 /// `None` for none.
