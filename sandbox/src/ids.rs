@@ -14,9 +14,10 @@
 //! namespace. So each is written by a process that was forked off before it was entered.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::sched::CloneFlags;
 use nix::unistd::{Gid, Pid, Uid};
@@ -133,6 +134,9 @@ fn write(process: Pid, file: &str, map: &str) -> Result<(), Report> {
     })
 }
 
+/// How long a program that writes a map may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Lets a program write a map that the administrator has given the right to.
 fn ask(program: &'static str, process: Pid, map: &str) -> Result<(), Report> {
     let refused = |said: String| Report::Unmapped {
@@ -140,24 +144,42 @@ fn ask(program: &'static str, process: Pid, map: &str) -> Result<(), Report> {
         said,
     };
     let path = range::program(program).ok_or_else(|| refused("it is not there".to_owned()))?;
-    let output = Command::new(path)
+    let failed = |error: io::Error| refused(error.to_string());
+    let mut child = Command::new(path)
         .arg(process.to_string())
         .args(map.split_whitespace())
         .env_clear()
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .output()
-        .map_err(|error| refused(error.to_string()))?;
-    if output.status.success() {
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(failed)?;
+    // It may ask a name service who the caller is.
+    let asked = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().map_err(failed)? {
+            break status;
+        }
+        if asked.elapsed() > PATIENCE {
+            child.kill().and_then(|()| child.wait()).map_err(failed)?;
+            return Err(refused("it did not end within ten seconds".to_owned()));
+        }
+        std::thread::sleep(Duration::from_micros(500));
+    };
+    if status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
+    let mut said = Vec::new();
+    if let Some(stderr) = child.stderr.take() {
+        stderr.take(4096).read_to_end(&mut said).map_err(failed)?;
+    }
+    let said = String::from_utf8_lossy(&said);
     let said = said.lines().next_back().unwrap_or_default();
     let said: String = said
         .chars()
         .filter(|letter| !letter.is_control())
         .take(300)
         .collect();
-    Err(refused(format!("{said} ({})", output.status)))
+    Err(refused(format!("{said} ({status})")))
 }

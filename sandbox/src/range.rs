@@ -232,13 +232,15 @@ fn numbers(text: &str) -> Option<(u32, u32)> {
     Some((number(first)?, number(count)?))
 }
 
-/// Returns the first id from which on nothing is lent to anyone.
+/// Returns the first id from which on nothing is lent to anyone, as far as there is room for
+/// a range below the ids of root's sandboxes.
 fn free(texts: [&str; 2]) -> u32 {
     texts
         .into_iter()
         .flat_map(str::lines)
         .filter_map(|line| numbers(line.split_once(':')?.1))
         .filter_map(|(first, count)| first.checked_add(count))
+        .filter(|end| end.saturating_add(LENT) < OUTSIDE)
         .fold(SUGGESTED, u32::max)
 }
 
@@ -311,6 +313,7 @@ mod tests {
     fn what_is_suggested_is_nobody_s() {
         assert_eq!(free(["", ""]), 100_000);
         assert_eq!(free(["a:100000:65536\nbad\n", "b:165536:65536\n"]), 231_072);
+        assert_eq!(free(["a:4294900000:60000\n", ""]), 100_000);
         let error = NoRange::NotLent {
             file: "/etc/subuid",
             owner: "me".to_owned(),

@@ -1,5 +1,8 @@
 //! Derivation files: the project's own, and the standard set in the executable.
 
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -98,15 +101,24 @@ impl Files {
 
 /// Reads a derivation file of this machine; `None` if it is not there.
 pub(super) fn read_file(path: &Path) -> Result<Option<String>, String> {
-    match std::fs::metadata(path) {
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    // Not to wait for who writes into a pipe.
+    let file = File::options().read(true).custom_flags(flags).open(path);
+    let file = match file {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error.to_string()),
-        Ok(metadata) if metadata.len() > MAX_FILE as u64 => {
-            return Err("it is larger than 1 MiB".to_owned());
-        }
-        Ok(_) => {}
+        other => other.map_err(|error| error.to_string())?,
+    };
+    let metadata = file.metadata().map_err(|error| error.to_string())?;
+    if !metadata.is_file() {
+        return Err("it is not a regular file".to_owned());
     }
-    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    let mut text = String::new();
+    file.take(MAX_FILE as u64 + 1)
+        .read_to_string(&mut text)
+        .map_err(|error| error.to_string())?;
+    if text.len() > MAX_FILE {
+        return Err("it is larger than 1 MiB".to_owned());
+    }
     Ok(Some(text))
 }
 

@@ -17,12 +17,12 @@
 
 mod blocks;
 mod compress;
+mod pool;
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::num::NonZero;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel, sync_channel};
 
 use sha2::{Digest as _, Sha256};
 
@@ -31,8 +31,9 @@ use crate::hash::Sha256Digest;
 use crate::hash::copy::Block;
 use crate::store::CachedLayer;
 pub use blocks::Blocks;
+use compress::block_bytes;
 pub use compress::encoder;
-use compress::{Compressor, block_bytes};
+use pool::Pending;
 
 /// Most blocks that wait for each thread.
 const QUEUE: usize = 4;
@@ -89,68 +90,43 @@ fn plain(mut file: &File, blocks: &Receiver<Arc<Block>>) -> io::Result<()> {
     Ok(())
 }
 
-/// What becomes of a block.
-type Packed = io::Result<Vec<u8>>;
-
-/// A block to compress, and where to put what comes out.
-type Job = (Arc<Block>, SyncSender<Packed>);
-
 /// Compresses blocks on all processors and writes them in their order.
 fn compressed(
     compression: Compression,
     file: &File,
     blocks: &Receiver<Arc<Block>>,
 ) -> io::Result<(Sha256Digest, u64)> {
-    // Threads of its own: those of the pool may all wait for a layer each.
-    let (give, taken) = sync_channel::<Job>(0);
-    let taken = &Mutex::new(taken);
     std::thread::scope(|scope| {
-        for _ in 0..threads() {
-            scope.spawn(move || work(compression, taken));
-        }
-        let (in_order, results) = sync_channel::<Receiver<Packed>>(2 * threads());
+        // How many are under way is the pool's to say.
+        let (in_order, pending) = channel::<Pending>();
         let writer = scope.spawn(move || {
             let mut to = Counter::new(file);
-            for result in results {
-                let ended = |_| io::Error::other("a thread ended early");
-                to.write_all(&result.recv().map_err(ended)??)?;
+            for pending in pending {
+                let (packed, leave) = pending.wait()?;
+                to.write_all(&packed)?;
+                drop((packed, leave));
             }
             Ok(to.finish())
         });
+        let mut submitted = Ok(());
         for block in blocks {
-            let (put, result) = sync_channel(1);
-            // Where nobody listens any more, the writer says why.
-            if in_order.send(result).is_err() || give.send((block, put)).is_err() {
-                break;
+            let sent = pool::submit(compression, block).map(|pending| in_order.send(pending));
+            match sent {
+                Ok(Ok(())) => {}
+                // The writer has stopped, and says why.
+                Ok(Err(_)) => break,
+                Err(error) => {
+                    submitted = Err(error);
+                    break;
+                }
             }
         }
-        drop((give, in_order));
-        writer
+        drop(in_order);
+        let written = writer
             .join()
-            .unwrap_or_else(|_| Err(io::Error::other("a thread ended early")))
+            .unwrap_or_else(|_| Err(io::Error::other("a thread ended early")))?;
+        submitted.map(|()| written)
     })
-}
-
-/// Compresses blocks until there are no more.
-fn work(compression: Compression, jobs: &Mutex<Receiver<Job>>) {
-    let mut compressor = Compressor::new(compression);
-    loop {
-        let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok((block, put)) = job else {
-            return;
-        };
-        let packed = match &mut compressor {
-            Ok(compressor) => compressor.compress(&block),
-            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
-        };
-        // The writer may have stopped at an error.
-        drop(put.send(packed));
-    }
-}
-
-/// Returns how many threads compress one layer: at least one.
-fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, NonZero::get)
 }
 
 /// Hashes and counts what goes into a file.

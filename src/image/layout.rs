@@ -96,24 +96,35 @@ fn fill(parcel: &Parcel<'_>, directory: &Path, tag: &Tag) -> Result<(), ImageErr
     replace(&index_path, &index.bytes)
 }
 
-/// Returns the digests of the manifests that indexes of a layout name.
+/// Indexes in indexes that are followed.
+const MAX_DEPTH: usize = 4;
+
+/// Returns the digests of the manifests that indexes of a layout name, at any depth.
 fn below(directory: &Path, entries: &[Value]) -> Result<BTreeSet<String>, ImageError> {
     let mut below = BTreeSet::new();
-    for entry in entries {
-        let text = |key: &str| entry.get(key).and_then(Value::as_str).unwrap_or_default();
-        if text("mediaType") != manifest::INDEX_TYPE {
-            continue;
+    let mut round = entries.to_vec();
+    for _ in 0..MAX_DEPTH {
+        let mut next = Vec::new();
+        for entry in round {
+            let text = |key: &str| entry.get(key).and_then(Value::as_str).unwrap_or_default();
+            if ![manifest::INDEX_TYPE, DOCKER_LIST].contains(&text("mediaType")) {
+                continue;
+            }
+            let inner = document(directory, text("digest"))?;
+            let inner = inner.get("manifests").and_then(Value::as_array);
+            next.extend(inner.into_iter().flatten().cloned());
         }
-        let inner = document(directory, text("digest"))?;
-        let inner = inner.get("manifests").and_then(Value::as_array);
-        let digests = inner
-            .into_iter()
-            .flatten()
-            .filter_map(|one| one.get("digest"));
-        below.extend(digests.filter_map(|digest| digest.as_str().map(str::to_owned)));
+        let digests = next
+            .iter()
+            .filter_map(|entry| entry.get("digest")?.as_str());
+        below.extend(digests.map(str::to_owned));
+        round = next;
     }
     Ok(below)
 }
+
+/// What Docker calls an index.
+const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 
 fn tag_of(entry: &Value) -> Option<&str> {
     entry

@@ -144,11 +144,12 @@ pub(super) fn read<T>(
         if let Some(error) = stored.error {
             return Err(broken(error));
         }
+        // And what is not what was named explains whatever its reader says.
+        check(&name, blob, stored.length, stored.digest)?;
         let parsed = parsed?;
         if let Some(error) = drained {
             return Err(broken(error));
         }
-        check(&name, blob, stored.length, stored.digest)?;
         let found = match tar.hasher {
             Some(hasher) => Sha256Digest::from_bytes(hasher.finalize().into()),
             None => stored.digest,

@@ -4,7 +4,7 @@
 //! opens them. Out: an index that names their manifests as they are, sorted by platform,
 //! and all that they lead to. What always holds: every document and blob has the digest
 //! and size that named it; no platform is there twice; the index depends on the manifests
-//! alone, not on where they came from or in which order they were named.
+//! and the platforms that they are for, not on the order in which they were named.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -47,6 +47,14 @@ pub enum JoinError {
         first: String,
         /// The other.
         second: String,
+    },
+    /// One that is for another operating system.
+    #[error("`{image}` is for `{platform}`, and only images for Linux are joined")]
+    NotLinux {
+        /// Which.
+        image: String,
+        /// What it is for.
+        platform: Platform,
     },
     /// A file of this machine.
     #[error("cannot write `{}`", path.display())]
@@ -121,7 +129,7 @@ pub fn join(
 ) -> Result<Joined, JoinError> {
     let mut images = BTreeMap::new();
     let mut referrers = BTreeMap::new();
-    let mut wanted = BTreeMap::new();
+    let mut wanted = Wanted::new();
     for (number, part) in parts.iter().enumerate() {
         let unreadable = |source| JoinError::Unreadable {
             image: part.name.clone(),
@@ -133,14 +141,21 @@ pub fn join(
         };
         for image in meant {
             for blob in blobs(&image).map_err(unreadable)? {
-                wanted.entry(blob.digest).or_insert((number, blob));
+                want(&mut wanted, number, blob).map_err(unreadable)?;
             }
             let platform = platform(opened, &image).map_err(unreadable)?;
+            // Others have versions of an operating system beside the platform.
+            if platform.os != "linux" {
+                return Err(JoinError::NotLinux {
+                    image: part.name.clone(),
+                    platform,
+                });
+            }
             let subject = image.digest;
             for referrer in choose::referring(opened, subject).map_err(unreadable)? {
                 let (_, blobs) = document::artifact(&referrer.bytes).map_err(unreadable)?;
                 for blob in blobs {
-                    wanted.entry(blob.digest).or_insert((number, blob));
+                    want(&mut wanted, number, blob).map_err(unreadable)?;
                 }
                 referrers.insert(referrer.digest, (referrer, subject));
             }
@@ -157,7 +172,8 @@ pub fn join(
             }
         }
     }
-    progress.total(wanted.values().map(|(_, blob)| blob.size_bytes).sum());
+    let sizes = wanted.values().map(|(_, blob)| blob.size_bytes);
+    progress.total(sizes.fold(0, u64::saturating_add));
     let blobs = wanted
         .into_values()
         .collect::<Vec<_>>()
@@ -239,6 +255,37 @@ fn platform(opened: &Opened, image: &Meant) -> Result<Platform, InspectError> {
     })
 }
 
+/// Blobs to fetch, each with the number of the part that it is fetched from.
+type Wanted = BTreeMap<Option<Sha256Digest>, (usize, Descriptor)>;
+
+/// Adds a blob that a part names. Two that have one digest must have one size.
+fn want(wanted: &mut Wanted, number: usize, blob: Descriptor) -> Result<(), InspectError> {
+    let name = || {
+        blob.digest
+            .map_or_else(String::new, |digest| format!("`sha256:{digest}`"))
+    };
+    if blob.size_bytes > limits::MAX_LAYER {
+        return Err(InspectError::TooLarge {
+            what: format!("the blob {}", name()),
+            limit: format!("{} bytes", limits::MAX_LAYER),
+        });
+    }
+    match wanted.get(&blob.digest) {
+        Some((_, known)) if known.size_bytes != blob.size_bytes => Err(InspectError::Damaged {
+            blob: name(),
+            problem: format!(
+                "it is said to have {} bytes here and {} elsewhere",
+                blob.size_bytes, known.size_bytes
+            ),
+        }),
+        Some(_) => Ok(()),
+        None => {
+            wanted.insert(blob.digest, (number, blob));
+            Ok(())
+        }
+    }
+}
+
 /// Reads an image's manifest.
 fn manifest(image: &Meant) -> Result<document::Manifest, InspectError> {
     let media_type = Some(image.descriptor.media_type.as_str()).filter(|text| !text.is_empty());
@@ -278,10 +325,14 @@ fn fetch(
     let opened = part.opened.blobs.open(blob).map_err(unreadable)?;
     let mut to = File::create_new(&path).map_err(failed)?;
     let mut told = 0;
-    let copied = copy_hashing(&mut opened.take(blob.size_bytes + 1), &mut to, |copied| {
-        progress.read(copied - told);
-        told = copied;
-    });
+    let copied = copy_hashing(
+        &mut opened.take(blob.size_bytes.saturating_add(1)),
+        &mut to,
+        |copied| {
+            progress.read(copied - told);
+            told = copied;
+        },
+    );
     let (found, length) = copied.map_err(|error| match error {
         CopyError::Read(source, _) => unreadable(InspectError::Access {
             name: format!("the blob `sha256:{name}`"),
@@ -293,4 +344,42 @@ fn fetch(
         .map_err(unreadable)?;
     crate::store::finish(&to).map_err(failed)?;
     Ok((found, (path, length)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_blob_has_one_size_and_not_any() {
+        let blob = |size_bytes| Descriptor {
+            digest: Some(Sha256Digest::of(b"x")),
+            member: None,
+            ..Descriptor::of_member("", size_bytes)
+        };
+        let mut wanted = Wanted::new();
+        want(&mut wanted, 0, blob(1)).unwrap();
+        want(&mut wanted, 1, blob(1)).unwrap();
+        assert_eq!(wanted.values().next().unwrap().0, 0);
+        let damaged = want(&mut wanted, 1, blob(7)).unwrap_err().to_string();
+        assert!(
+            damaged.contains("7 bytes here and 1 elsewhere"),
+            "{damaged}"
+        );
+        let large = want(&mut wanted, 1, blob(u64::MAX)).unwrap_err();
+        assert!(matches!(large, InspectError::TooLarge { .. }), "{large}");
+    }
+
+    #[test]
+    fn annotations_are_shared_only_with_the_same_value() {
+        let one = br#"{"annotations": {"a": "1", "b": "2"}}"#.as_slice();
+        let other = br#"{"annotations": {"a": "1", "b": "3", "c": "4"}}"#.as_slice();
+        let shared = |manifests: &[&'static [u8]]| shared_annotations(manifests.iter().copied());
+        assert_eq!(
+            shared(&[one, other]),
+            [("a".to_owned(), "1".to_owned())].into()
+        );
+        assert_eq!(shared(&[one]).len(), 2);
+        assert!(shared(&[one, b"{}"]).is_empty());
+    }
 }

@@ -302,6 +302,7 @@ impl<'a> Lowering<'a> {
             return;
         };
         for (directory, found) in &lock.crates {
+            // Names and versions have the length and form of one component each.
             let (Ok(file), Ok(below)) = (
                 format!("{directory}.crate").parse(),
                 format!("{at}/{directory}").parse(),

@@ -540,7 +540,16 @@ fn wrong_digests_sizes_and_ends_are_damage() {
     );
     std::fs::write(blob(&layout, &tar), &tar[..1000]).unwrap();
     assert!(
-        problem(&layout).contains("ends early"),
+        problem(&layout).contains("it has fewer bytes"),
+        "{}",
+        problem(&layout)
+    );
+    // Damage explains what a reader of the tar stumbles over.
+    let mut header = tar.clone();
+    header[100] ^= 1;
+    std::fs::write(blob(&layout, &tar), &header).unwrap();
+    assert!(
+        problem(&layout).contains("it hashes to"),
         "{}",
         problem(&layout)
     );

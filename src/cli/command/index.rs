@@ -87,6 +87,7 @@ fn failure(error: &JoinError) -> Failure {
             .hint("name a tag after the path, as in `oci:DIR:TAG`")
             .into(),
         JoinError::SamePlatform { .. } => problem.hint("name one of them only").into(),
+        JoinError::NotLinux { .. } => problem.hint("leave it out").into(),
         JoinError::Access { .. } => problem
             .hint("the store's file system needs room for all images")
             .into(),

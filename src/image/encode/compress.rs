@@ -112,5 +112,6 @@ fn gzip(compressor: &mut libdeflater::Compressor, block: &[u8]) -> io::Result<Ve
         .gzip_compress(block, &mut member)
         .map_err(|_| io::Error::other("libdeflate refused a block"))?;
     member.truncate(length);
+    member.shrink_to_fit();
     Ok(member)
 }
