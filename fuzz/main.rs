@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kiln::derivation::SourceFile;
+use kiln::derivation::{Diagnostic, SourceFile};
 use kiln::inspect::layer::{Budget, ReadLayer, members};
 use kiln::inspect::{document, merge};
 use kiln::listing::image::{Configuration, ImageLayer};
@@ -116,6 +116,9 @@ const TARGETS: [Target; 4] = [
             "]]",
             "= {",
             "\\u{0}",
+            "[[package]]\n",
+            "checksum = \"",
+            "source = \"registry+",
         ],
         mend: |_| {},
         parse: parse_derivation,
@@ -363,6 +366,7 @@ fn parse_document(bytes: &[u8]) -> String {
     };
     [
         words(document::document(bytes, None).map(|found| format!("{found:?}"))),
+        words(document::artifact(bytes).map(|found| format!("{found:?}"))),
         words(document::configuration(bytes).map(|found| format!("{found:?}"))),
         words(document::docker_manifest(bytes).map(|found| format!("{found:?}"))),
     ]
@@ -382,7 +386,7 @@ fn derivations() -> Vec<Vec<u8>> {
                 pending.push(path);
             } else if path
                 .extension()
-                .is_some_and(|extension| extension == "toml")
+                .is_some_and(|extension| extension == "toml" || extension == "lock")
             {
                 found.extend(std::fs::read(path));
             }
@@ -398,15 +402,20 @@ fn parse_derivation(bytes: &[u8]) -> String {
         shown: "fuzz".to_owned(),
         text: String::from_utf8_lossy(bytes).into_owned(),
     });
-    match kiln::derivation::parse(&file) {
+    let said = |problems: Vec<Diagnostic>| {
+        let said = problems.iter().map(|problem| {
+            let (line, column) = problem.position();
+            format!("{line}:{column}: {}", problem.message)
+        });
+        said.collect::<Vec<_>>().join("; ")
+    };
+    let definition = match kiln::derivation::parse(&file) {
         Ok(definition) => format!("{:?}", definition.needs()),
-        Err(problems) => problems
-            .iter()
-            .map(|problem| {
-                let (line, column) = problem.position();
-                format!("{line}:{column}: {}", problem.message)
-            })
-            .collect::<Vec<_>>()
-            .join("; "),
-    }
+        Err(problems) => said(problems),
+    };
+    let lock = match kiln::derivation::parse_lock(&file) {
+        Ok(lock) => format!("{:?}", lock.crates.keys()),
+        Err(problems) => said(problems),
+    };
+    format!("{definition}\n{lock}")
 }
