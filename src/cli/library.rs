@@ -1,8 +1,6 @@
 //! Derivation files: the project's own, and the standard set in the executable.
 
-use std::fs::File;
 use std::io::Read as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,6 +12,7 @@ use crate::fetch::{FetchError, worktree};
 use crate::hash::{PackageName, RelPath};
 use crate::plan::Library;
 use crate::realise::Trees;
+use crate::tree::open_regular;
 
 static STANDARD: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/derivations");
 
@@ -101,17 +100,10 @@ impl Files {
 
 /// Reads a derivation file of this machine; `None` if it is not there.
 pub(super) fn read_file(path: &Path) -> Result<Option<String>, String> {
-    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    // Not to wait for who writes into a pipe.
-    let file = File::options().read(true).custom_flags(flags).open(path);
-    let file = match file {
+    let file = match open_regular(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         other => other.map_err(|error| error.to_string())?,
     };
-    let metadata = file.metadata().map_err(|error| error.to_string())?;
-    if !metadata.is_file() {
-        return Err("it is not a regular file".to_owned());
-    }
     let mut text = String::new();
     file.take(MAX_FILE as u64 + 1)
         .read_to_string(&mut text)

@@ -1,5 +1,6 @@
 //! Copying bytes and hashing them on the way.
 
+use std::cell::Cell;
 use std::io::{self, Read, Write};
 use std::ops::Deref;
 
@@ -110,20 +111,37 @@ pub fn copy_hashing(
     mut progress: impl FnMut(u64),
 ) -> Result<(Sha256Digest, u64), CopyError> {
     let mut hasher = Sha256::new();
-    let mut buffer = vec![0; BLOCK + ALIGNMENT];
-    let block = aligned(&mut buffer);
-    let mut copied = 0_u64;
-    loop {
-        let count = match from.read(block) {
-            Ok(0) => return Ok((Sha256Digest::from_bytes(hasher.finalize().into()), copied)),
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(CopyError::Read(error, copied)),
-        };
-        let bytes = block.get(..count).unwrap_or(block);
+    let copied = Cell::new(0_u64);
+    let unread = |error| CopyError::Read(error, copied.get());
+    each_block(from, unread, |bytes| {
         hasher.update(bytes);
         to.write_all(bytes).map_err(CopyError::Write)?;
-        copied += count as u64;
-        progress(copied);
+        copied.set(copied.get() + bytes.len() as u64);
+        progress(copied.get());
+        Ok(())
+    })?;
+    let digest = Sha256Digest::from_bytes(hasher.finalize().into());
+    Ok((digest, copied.get()))
+}
+
+/// Reads everything, and gives it to `each` block by block, from where the kernel copies
+/// to fast.
+///
+/// # Errors
+/// What `unread` makes of an error of reading; what `each` fails with.
+pub fn each_block<E>(
+    from: &mut impl Read,
+    unread: impl Fn(io::Error) -> E,
+    mut each: impl FnMut(&[u8]) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut buffer = vec![0; BLOCK + ALIGNMENT];
+    let block = aligned(&mut buffer);
+    loop {
+        match from.read(block) {
+            Ok(0) => return Ok(()),
+            Ok(count) => each(block.get(..count).unwrap_or_default())?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(unread(error)),
+        }
     }
 }

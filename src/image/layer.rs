@@ -9,7 +9,7 @@ use std::io::{self, Read, Write};
 
 use tar::{Builder, EntryType, Header};
 
-use crate::hash::copy::{ALIGNMENT, aligned};
+use crate::hash::copy::each_block;
 
 use crate::hash::BlobDigest;
 use crate::listing::Entry;
@@ -31,19 +31,12 @@ pub trait Sink: Write {
     /// # Errors
     /// What reading or writing fails with.
     fn write_from(&mut self, from: &mut impl Read) -> io::Result<u64> {
-        let mut buffer = vec![0; (1 << 17) + ALIGNMENT];
-        let block = aligned(&mut buffer);
         let mut written = 0;
-        loop {
-            let count = match from.read(block) {
-                Ok(0) => return Ok(written),
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
-            };
-            self.write_all(block.get(..count).unwrap_or_default())?;
-            written += count as u64;
-        }
+        each_block(from, std::convert::identity, |bytes| {
+            written += bytes.len() as u64;
+            self.write_all(bytes)
+        })?;
+        Ok(written)
     }
 }
 

@@ -256,16 +256,23 @@ pub fn manifest(
     Document::new("manifest", &manifest)
 }
 
-/// Returns the index entry that names a manifest by a tag, as plain JSON.
-pub fn index_entry(manifest: &Manifest<'_>, platform: Option<&Platform>, tag: &str) -> Value {
+/// Returns the entry of an index that names a manifest, by a tag or without one.
+pub fn index_entry(
+    manifest: &Manifest<'_>,
+    platform: Option<&Platform>,
+    tag: Option<&str>,
+) -> Value {
     let mut entry = json!({
         "mediaType": manifest.media_type,
         "digest": format!("sha256:{}", manifest.digest),
         "size": manifest.bytes.len(),
-        "annotations": { "org.opencontainers.image.ref.name": tag },
     });
-    if let (Some(platform), Some(members)) = (platform, entry.as_object_mut()) {
-        members.insert("platform".to_owned(), platform_of(platform));
+    if let Some(members) = entry.as_object_mut() {
+        members.extend(platform.map(|platform| ("platform".to_owned(), platform_of(platform))));
+        members.extend(tag.map(|tag| {
+            let annotations = json!({ "org.opencontainers.image.ref.name": tag });
+            ("annotations".to_owned(), annotations)
+        }));
     }
     entry
 }

@@ -128,7 +128,7 @@ impl<'a> Parcel<'a> {
 
     /// Returns the entries that name it in the index of a layout.
     pub(super) fn index_entries(&self, tag: &str) -> Vec<Value> {
-        let mut entries = vec![manifest::index_entry(&self.top, self.platform, tag)];
+        let mut entries = vec![manifest::index_entry(&self.top, self.platform, Some(tag))];
         entries.extend(self.beside.iter().map(|(_, entry)| entry.clone()));
         entries
     }

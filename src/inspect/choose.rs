@@ -34,6 +34,23 @@ pub struct Meant {
     pub digest: Sha256Digest,
 }
 
+impl Meant {
+    /// Returns what it says.
+    ///
+    /// # Errors
+    /// [`InspectError::Document`], also for an index that was named as a manifest.
+    pub fn manifest(&self) -> Result<Manifest, InspectError> {
+        let media_type = Some(self.descriptor.media_type.as_str()).filter(|text| !text.is_empty());
+        match document::document(&self.bytes, media_type)? {
+            Document::Manifest(manifest) => Ok(*manifest),
+            Document::Index(_) => Err(InspectError::Document {
+                document: "manifest".to_owned(),
+                problem: "it is an index, and its descriptor says otherwise".to_owned(),
+            }),
+        }
+    }
+}
+
 /// Chooses by the tag that the source names and by the platform. Without a platform the
 /// only one is taken, else `linux/amd64`.
 ///
@@ -225,22 +242,12 @@ fn pick(
             known,
         });
     };
-    let bytes = opened.blobs.document(&candidate.descriptor, MAX_DOCUMENT)?;
-    let media_type = Some(candidate.descriptor.media_type.as_str()).filter(|text| !text.is_empty());
-    match (
-        document::document(&bytes, media_type)?,
-        candidate.descriptor.digest,
-    ) {
-        (Document::Manifest(manifest), Some(digest)) => Ok(Chosen {
-            manifest: *manifest,
-            digest,
-            tag: candidate.tag,
-        }),
-        _ => Err(InspectError::Document {
-            document: "manifest".to_owned(),
-            problem: "it is an index, and its descriptor says otherwise".to_owned(),
-        }),
-    }
+    let meant = read(opened, candidate.descriptor)?;
+    Ok(Chosen {
+        manifest: meant.manifest()?,
+        digest: meant.digest,
+        tag: candidate.tag,
+    })
 }
 
 fn shown(candidate: &Candidate) -> String {

@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -17,6 +16,7 @@ use super::limits::{MAX_BLOBS, MAX_DOCUMENT};
 use super::tar::{Kind, Member, Reader};
 use super::{InspectError, ReadOne, stream};
 use crate::hash::Sha256Digest;
+use crate::tree::open_regular;
 
 /// What a user named.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -221,18 +221,8 @@ fn access(path: &Path) -> impl FnOnce(io::Error) -> InspectError {
     move |source| InspectError::Access { name, source }
 }
 
-/// Opens a regular file and nothing else: no device that never ends, no pipe that waits.
 fn open_file(path: &Path) -> Result<File, InspectError> {
-    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    let file = File::options()
-        .read(true)
-        .custom_flags(flags)
-        .open(path)
-        .map_err(access(path))?;
-    if file.metadata().map_err(access(path))?.is_file() {
-        return Ok(file);
-    }
-    Err(access(path)(io::Error::other("it is not a regular file")))
+    open_regular(path).map_err(access(path))
 }
 
 /// The blobs of a layout directory.

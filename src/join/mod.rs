@@ -12,15 +12,16 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use crate::derivation::Platform as RunsOn;
 use crate::hash::Sha256Digest;
 use crate::hash::copy::{CopyError, copy_hashing};
-use crate::image::manifest::{self as documents};
+use crate::image::manifest as documents;
 use crate::image::parcel::{Blob, Manifest, Parcel};
 use crate::image::{ImageError, referrer};
 use crate::inspect::choose::{self, Meant};
-use crate::inspect::document::{self, Descriptor, Document, Platform};
+use crate::inspect::document::{self, Descriptor, Platform};
 use crate::inspect::source::Opened;
 use crate::inspect::{InspectError, Progress, limits};
 
@@ -140,10 +141,11 @@ pub fn join(
             return Err(JoinError::NoManifest(part.name.clone()));
         };
         for image in meant {
-            for blob in blobs(&image).map_err(unreadable)? {
+            let document::Manifest { config, layers } = image.manifest().map_err(unreadable)?;
+            let platform = platform(opened, &image, &config).map_err(unreadable)?;
+            for blob in [config].into_iter().chain(layers) {
                 want(&mut wanted, number, blob).map_err(unreadable)?;
             }
-            let platform = platform(opened, &image).map_err(unreadable)?;
             // Others have versions of an operating system beside the platform.
             if platform.os != "linux" {
                 return Err(JoinError::NotLinux {
@@ -184,10 +186,14 @@ pub fn join(
         .into_iter()
         .collect::<Result<BTreeMap<_, _>, _>>()?;
     let shared = shared_annotations(images.values().map(|(_, image)| image.bytes.as_slice()));
-    let entries: Vec<Value> = images
-        .iter()
-        .map(|(at, (_, image))| entry(at, image))
-        .collect();
+    let entry = |(platform, (_, image)): (&Platform, &(usize, Meant))| {
+        let runs_on = RunsOn {
+            architecture: platform.architecture.clone(),
+            variant: platform.variant.clone(),
+        };
+        documents::index_entry(&manifest_of(image), Some(&runs_on), None)
+    };
+    let entries: Vec<Value> = images.iter().map(entry).collect();
     Ok(Joined {
         index: documents::index(&entries, &shared)?,
         title: shared.get(TITLE).cloned(),
@@ -226,24 +232,10 @@ fn shared_annotations<'a>(manifests: impl Iterator<Item = &'a [u8]>) -> BTreeMap
     shared.unwrap_or_default()
 }
 
-fn entry(platform: &Platform, image: &Meant) -> Value {
-    let mut runs_on = json!({ "architecture": platform.architecture, "os": platform.os });
-    if let (Some(variant), Some(members)) = (&platform.variant, runs_on.as_object_mut()) {
-        members.insert("variant".to_owned(), json!(variant));
-    }
-    json!({
-        "mediaType": image.descriptor.media_type,
-        "digest": format!("sha256:{}", image.digest),
-        "size": image.bytes.len(),
-        "platform": runs_on,
-    })
-}
-
 /// Returns where an image runs: its configuration says it; the variant, which not all
 /// makers write there, may stand in what names the manifest.
-fn platform(opened: &Opened, image: &Meant) -> Result<Platform, InspectError> {
-    let config = manifest(image)?.config;
-    let bytes = opened.blobs.document(&config, limits::MAX_DOCUMENT)?;
+fn platform(opened: &Opened, image: &Meant, config: &Descriptor) -> Result<Platform, InspectError> {
+    let bytes = opened.blobs.document(config, limits::MAX_DOCUMENT)?;
     let own = document::configuration(&bytes)?;
     let outer = image.descriptor.platform.as_ref();
     Ok(Platform {
@@ -284,24 +276,6 @@ fn want(wanted: &mut Wanted, number: usize, blob: Descriptor) -> Result<(), Insp
             Ok(())
         }
     }
-}
-
-/// Reads an image's manifest.
-fn manifest(image: &Meant) -> Result<document::Manifest, InspectError> {
-    let media_type = Some(image.descriptor.media_type.as_str()).filter(|text| !text.is_empty());
-    match document::document(&image.bytes, media_type)? {
-        Document::Manifest(manifest) => Ok(*manifest),
-        Document::Index(_) => Err(InspectError::Document {
-            document: "manifest".to_owned(),
-            problem: "it is an index, and its descriptor says otherwise".to_owned(),
-        }),
-    }
-}
-
-/// Returns the blobs that an image's manifest names.
-fn blobs(image: &Meant) -> Result<Vec<Descriptor>, InspectError> {
-    let document::Manifest { config, layers } = manifest(image)?;
-    Ok([config].into_iter().chain(layers).collect())
 }
 
 /// Copies a blob into a directory, and checks it on the way.

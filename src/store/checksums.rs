@@ -2,7 +2,6 @@
 //! asked for.
 
 use std::fs::File;
-use std::io::Read as _;
 
 use rusqlite::{OptionalExtension as _, params};
 use sha1::Sha1;
@@ -10,11 +9,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::pool::access;
 use super::{Store, StoreError};
-use crate::hash::copy::{ALIGNMENT, aligned};
+use crate::hash::copy::each_block;
 use crate::hash::{BlobDigest, Checksums, Sha256Digest};
-
-/// Bytes that are read at once.
-const BLOCK: usize = 1 << 17;
 
 impl Store {
     /// Returns the checksums of a file of the pool, and keeps them.
@@ -28,19 +24,12 @@ impl Store {
         let path = self.blob_path(digest, executable);
         let mut file = File::open(&path).map_err(|source| access("read", &path, source))?;
         let (mut sha1, mut sha256) = (Sha1::new(), Sha256::new());
-        let mut buffer = vec![0; BLOCK + ALIGNMENT];
-        let block = aligned(&mut buffer);
-        loop {
-            let count = file
-                .read(block)
-                .map_err(|source| access("read", &path, source))?;
-            let bytes = block.get(..count).unwrap_or(block);
-            if bytes.is_empty() {
-                break;
-            }
+        let unread = |source| access("read", &path, source);
+        each_block(&mut file, unread, |bytes| {
             sha1.update(bytes);
             sha256.update(bytes);
-        }
+            Ok(())
+        })?;
         let checksums = Checksums {
             sha1: sha1.finalize().into(),
             sha256: Sha256Digest::from_bytes(sha256.finalize().into()),

@@ -18,7 +18,7 @@ pub mod seal;
 
 pub use references::{DigestText, Wanted};
 pub use remove::remove_tree;
-pub use root::TreeRoot;
+pub use root::{TreeRoot, open_regular};
 pub use scan::{Hit, Scan, scan};
 
 use std::path::PathBuf;

@@ -1,13 +1,28 @@
 //! A directory as a capability: every path is resolved beneath it, links are not followed.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 
 use super::TreeError;
 use crate::hash::RelPath;
+
+/// Opens a regular file and nothing else: no device that never ends, no pipe that waits.
+///
+/// # Errors
+/// What opening fails with; of the kind `Other` for what is not a regular file.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = File::options().read(true).custom_flags(flags).open(path)?;
+    if file.metadata()?.is_file() {
+        return Ok(file);
+    }
+    Err(io::Error::other("it is not a regular file"))
+}
 
 /// An open directory, and its path for messages.
 #[derive(Debug)]
