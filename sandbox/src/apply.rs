@@ -251,6 +251,7 @@ impl World {
             | Step::Cover { .. }
             | Step::MakeMountsPrivate
             | Step::PivotRoot
+            | Step::DropOldRoot
             | Step::SealRoot => self.perform_on_tree(step)?,
             other => self.perform_on_process(other)?,
         }
@@ -318,9 +319,9 @@ impl World {
             Step::Cover { path, content } => {
                 mounts::cover(self.root()?, self.below_proc()?, path, content)?;
             }
-            Step::PivotRoot => {
-                // The old root ends up on top of the new one, and is then let go of.
-                rustix::process::pivot_root(".", ".")?;
+            Step::PivotRoot => rustix::process::pivot_root(".", ".")?,
+            Step::DropOldRoot => {
+                // What lies on top of the working directory.
                 unmount(".", UnmountFlags::DETACH)?;
                 rustix::process::chdir("/")?;
             }

@@ -2,14 +2,14 @@
 //! asked for.
 //!
 //! The server is this executable started again, so it has one thread, no descriptors but
-//! its own, and none of the parent's memory. For each run it forks a monitor, which
-//! performs the plan. The monitor holds one end of a pipe whose other end the parent holds
+//! its own, and none of the parent's memory. It keeps one monitor waiting, which performs the
+//! plan of the next run. The monitor holds one end of a pipe whose other end the parent holds
 //! (the life line): when that end closes, it kills init, and with init the kernel kills
 //! everything in the namespaces.
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::libc;
@@ -22,7 +22,7 @@ use crate::mounts::Copied;
 use crate::step::Step;
 use crate::supervise::{self, Supervision};
 use crate::trial::{self, TRIAL_ARGUMENT};
-use crate::wire::{Report, receive, receive_descriptors, send};
+use crate::wire::{DESCRIPTORS, Report, receive, receive_descriptors, send};
 use crate::{apply, identity, seccomp, sys};
 
 /// The argument that turns this executable into the server.
@@ -43,7 +43,7 @@ pub fn enter_if_asked() {
     }
 }
 
-/// Starts a monitor for each message, until the parent's end of the socket closes.
+/// Keeps a monitor waiting for the next message, until the parent's end of the socket closes.
 fn serve() -> io::Result<()> {
     sys::close_from(3)?;
     // Interrupts from the parent's terminal are the parent's to judge.
@@ -54,25 +54,44 @@ fn serve() -> io::Result<()> {
     } else {
         None
     };
-    seccomp::compile()?;
+    seccomp::compile();
+    identity::read_clocks();
     sys::ignore_children()?;
-    while let Some([life, status, output, errors]) = receive_descriptors(&socket)? {
-        let pipes = Pipes {
-            life: life.into(),
-            status: status.into(),
-            output,
-            errors,
-        };
+    loop {
+        let (taken, taken_writer) = io::pipe()?;
         match sys::fork() {
-            Ok(Some(_)) => {}
-            Ok(None) => {
-                drop(socket);
-                monitor(pipes, id_map)
+            Ok(Some(_)) => {
+                drop(taken_writer);
+                // Nothing is said when the socket ended before there was a run. Then, or when
+                // the monitor was killed, there is nothing left to do here: a parent that asks
+                // again finds the socket closed and starts another server.
+                if (&taken).read_exact(&mut [0]).is_err() {
+                    return Ok(());
+                }
             }
-            Err(error) => pipes.fork_failed(&error)?,
+            Ok(None) => {
+                drop(taken);
+                wait_for_run(socket, taken_writer, id_map)
+            }
+            Err(error) => match receive_descriptors(&socket)? {
+                Some(descriptors) => Pipes::of(descriptors).fork_failed(&error)?,
+                None => return Ok(()),
+            },
         }
     }
-    Ok(())
+}
+
+/// As the monitor of the next run: waits for it. It was forked when the last run began,
+/// since to do so when one is asked for costs a twentieth of a small run.
+fn wait_for_run(socket: OwnedFd, mut taken: io::PipeWriter, id_map: Option<OwnedFd>) -> ! {
+    let Ok(Some(descriptors)) = receive_descriptors(&socket) else {
+        sys::exit_now(0)
+    };
+    drop(socket);
+    // A server that was killed meanwhile starts no other monitor; this run is not hurt by that.
+    drop(taken.write_all(b"!"));
+    drop(taken);
+    monitor(Pipes::of(descriptors), id_map)
 }
 
 /// The descriptors that the monitor and its children share.
@@ -88,6 +107,15 @@ pub(crate) struct Pipes {
 }
 
 impl Pipes {
+    fn of([life, status, output, errors]: [OwnedFd; DESCRIPTORS]) -> Self {
+        Self {
+            life: life.into(),
+            status: status.into(),
+            output,
+            errors,
+        }
+    }
+
     /// Reports that a step failed, and ends the process.
     pub(crate) fn fail(&mut self, step: &str, source: &io::Error) -> ! {
         self.end(&failed(step, source))

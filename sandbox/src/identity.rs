@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
 
 use nix::sched::CloneFlags;
 use nix::sys::resource::{Resource as Kernel, getrlimit, setrlimit};
@@ -144,11 +145,24 @@ pub(crate) fn enter_process_namespace() -> io::Result<()> {
 /// Where the offsets are read and written of a time namespace that no process is in yet.
 const OFFSETS: &str = "/proc/self/timens_offsets";
 
+/// The offsets of the time namespace that the server is in, and all that it forks.
+static INHERITED: OnceLock<String> = OnceLock::new();
+
+/// Reads the offsets that new namespaces begin with, so that processes forked from here
+/// need not. A kernel without them says so when clocks are to be set.
+pub(crate) fn read_clocks() {
+    if let Ok(offsets) = std::fs::read_to_string(OFFSETS) {
+        INHERITED.get_or_init(|| offsets);
+    }
+}
+
 /// Sets the clocks of a time namespace that no process is in yet.
 pub(crate) fn set_clocks(clocks: Clocks) -> io::Result<()> {
     // A new namespace begins with the offsets of the caller's own, in which its clocks are
     // read here; offsets always count from the machine's clocks.
-    let inherited = std::fs::read_to_string(OFFSETS)?;
+    let inherited = INHERITED
+        .get()
+        .ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))?;
     let mut offsets = String::new();
     for (name, clock, wanted) in [
         (
@@ -159,7 +173,7 @@ pub(crate) fn set_clocks(clocks: Clocks) -> io::Result<()> {
         ("boottime", ClockId::CLOCK_BOOTTIME, clocks.boot_seconds),
     ] {
         let now = clock_gettime(clock)?;
-        let nanoseconds = inherited_offset(&inherited, name)
+        let nanoseconds = inherited_offset(inherited, name)
             .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?
             + i128::from(wanted) * SECOND
             - (i128::from(now.tv_sec()) * SECOND + i128::from(now.tv_nsec()));
@@ -261,12 +275,19 @@ const LOCKED: CapabilitiesSecureBits = CapabilitiesSecureBits::NO_ROOT
     .union(CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE)
     .union(CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED);
 
+/// Returns every capability that a kernel can have, those without a name yet too.
+pub(crate) fn every_capability() -> impl Iterator<Item = CapabilitySet> {
+    (0..u64::BITS).map(|number| CapabilitySet::from_bits_retain(1 << number))
+}
+
 /// Lets this process and what it starts have no capabilities beyond these.
 fn bound(keep: CapabilitySet) -> io::Result<()> {
-    for capability in CapabilitySet::all().difference(keep).iter() {
+    for capability in every_capability().filter(|capability| !keep.contains(*capability)) {
         match remove_capability_from_bounding_set(capability) {
-            // A capability that this kernel does not know cannot be gained either.
-            Ok(()) | Err(rustix::io::Errno::INVAL) => {}
+            Ok(()) => {}
+            // The first that this kernel does not know: it and all that follow cannot be
+            // gained either.
+            Err(rustix::io::Errno::INVAL) => break,
             Err(errno) => return Err(errno.into()),
         }
     }

@@ -46,6 +46,8 @@ pub struct Launcher {
     server: Arc<Mutex<Option<Server>>>,
     /// Looked for when first asked for.
     groups: Arc<OnceLock<Result<Place, NoPlace>>>,
+    /// Found out when first asked for: the standard library reads files to count processors.
+    caller: Arc<OnceLock<Caller>>,
 }
 
 /// Why runs cannot be limited as a whole, and what to change.
@@ -64,6 +66,7 @@ impl Launcher {
             program,
             server: Arc::default(),
             groups: Arc::default(),
+            caller: Arc::default(),
         }
     }
 
@@ -135,7 +138,8 @@ impl Launcher {
     /// [`SandboxError::NoRange`] when it asks for ids that nobody lends to the caller.
     pub fn plan(&self, request: &SandboxRequest) -> Result<Vec<Step>, SandboxError> {
         request.validate()?;
-        Ok(plan::steps(request, Caller::asking(request)?))
+        let caller = *self.caller.get_or_init(Caller::current);
+        Ok(plan::steps(request, caller.asking(request)?))
     }
 
     /// Tells whether runs can be limited as a whole here ([`Together`](crate::Together)).

@@ -8,10 +8,14 @@ use std::fs::File;
 use std::io::{self, Read};
 
 use nix::errno::Errno;
-use rustix::fs::{CWD, Mode, StatVfsMountFlags, mkdirat, statvfs};
+use rustix::fs::{AtFlags, CWD, Mode, StatVfsMountFlags, StatxFlags, mkdirat, statvfs, statx};
+use rustix::thread::{
+    CapabilitySet, SecureComputingMode, capabilities, capability_is_in_ambient_set,
+    capability_is_in_bounding_set, no_new_privs, secure_computing_mode,
+};
 use serde::{Deserialize, Serialize};
 
-use crate::identity::OVER_IDS;
+use crate::identity::{self, OVER_IDS};
 use crate::range::COUNT;
 use crate::request::Ids;
 
@@ -57,29 +61,63 @@ impl fmt::Display for Lock {
     }
 }
 
-/// What the kernel says of the process when every lock holds.
-const STATUS: [(&str, Expected, Lock); 7] = [
-    ("CapInh:", Expected::Capabilities, Lock::Capabilities),
-    ("CapPrm:", Expected::Capabilities, Lock::Capabilities),
-    ("CapEff:", Expected::Capabilities, Lock::Capabilities),
-    ("CapBnd:", Expected::Capabilities, Lock::Capabilities),
-    ("CapAmb:", Expected::Capabilities, Lock::Capabilities),
-    ("NoNewPrivs:", Expected::Word("1"), Lock::NoNewPrivileges),
-    ("Seccomp:", Expected::Word("2"), Lock::Filters),
-];
-
-#[derive(Clone, Copy)]
-enum Expected {
-    Capabilities,
-    Word(&'static str),
+/// What the kernel lets this process do. Asked for call by call: to have it written as text
+/// in `/proc` takes several times as long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Held {
+    inheritable: CapabilitySet,
+    permitted: CapabilitySet,
+    effective: CapabilitySet,
+    bounding: CapabilitySet,
+    ambient: CapabilitySet,
+    no_new_privileges: bool,
+    calls: SecureComputingMode,
 }
 
-impl Expected {
-    fn word(self, ids: Ids) -> String {
-        match (self, ids) {
-            (Self::Capabilities, Ids::One) => format!("{:016x}", 0),
-            (Self::Capabilities, Ids::Range) => format!("{:016x}", OVER_IDS.bits()),
-            (Self::Word(word), _) => word.to_owned(),
+impl Held {
+    fn current() -> io::Result<Self> {
+        let sets = capabilities(None)?;
+        let (mut bounding, mut ambient) = (CapabilitySet::empty(), CapabilitySet::empty());
+        for capability in identity::every_capability() {
+            match capability_is_in_bounding_set(capability) {
+                Ok(held) => bounding.set(capability, held),
+                // The first that this kernel does not know; so are all that follow.
+                Err(rustix::io::Errno::INVAL) => break,
+                Err(errno) => return Err(errno.into()),
+            }
+            ambient.set(capability, capability_is_in_ambient_set(capability)?);
+        }
+        Ok(Self {
+            inheritable: sets.inheritable,
+            permitted: sets.permitted,
+            effective: sets.effective,
+            bounding,
+            ambient,
+            no_new_privileges: no_new_privs()?,
+            calls: secure_computing_mode()?,
+        })
+    }
+
+    fn judge(&self, ids: Ids) -> Result<(), Lock> {
+        let allowed = match ids {
+            Ids::One => CapabilitySet::empty(),
+            Ids::Range => OVER_IDS,
+        };
+        let sets = [
+            self.inheritable,
+            self.permitted,
+            self.effective,
+            self.bounding,
+            self.ambient,
+        ];
+        if sets != [allowed; 5] {
+            Err(Lock::Capabilities)
+        } else if !self.no_new_privileges {
+            Err(Lock::NoNewPrivileges)
+        } else if self.calls != SecureComputingMode::Filter {
+            Err(Lock::Filters)
+        } else {
+            Ok(())
         }
     }
 }
@@ -90,7 +128,9 @@ const FORBIDDEN: &str = "/.written";
 /// Tries every lock, and returns the first that does not hold.
 pub(crate) fn check(read_only: &[String], ids: Ids) -> Result<(), Lock> {
     // First, since the next would succeed without it.
-    status(&read("/proc/self/status")?, ids)?;
+    let privileges = Held::current();
+    let privileges = privileges.map_err(|_| Lock::Untried("its own privileges".to_owned()))?;
+    privileges.judge(ids)?;
     if ids == Ids::Range {
         for map in ["/proc/self/uid_map", "/proc/self/gid_map"] {
             same_numbers(&read(map)?)?;
@@ -109,7 +149,7 @@ pub(crate) fn check(read_only: &[String], ids: Ids) -> Result<(), Lock> {
         }
     }
     interfaces(&read("/proc/self/net/dev")?)?;
-    roots(&read("/proc/self/mountinfo")?)
+    old_root()
 }
 
 fn read(path: &str) -> Result<String, Lock> {
@@ -142,20 +182,6 @@ fn same_numbers(map: &str) -> Result<(), Lock> {
     }
 }
 
-fn status(text: &str, ids: Ids) -> Result<(), Lock> {
-    for (name, expected, lock) in STATUS {
-        let expected = expected.word(ids);
-        let found = text
-            .lines()
-            .find_map(|line| line.strip_prefix(name))
-            .map(str::trim);
-        if found != Some(expected.as_str()) {
-            return Err(lock);
-        }
-    }
-    Ok(())
-}
-
 /// The first two lines are headings; then each line starts with an interface.
 fn interfaces(text: &str) -> Result<(), Lock> {
     let others = text
@@ -165,13 +191,18 @@ fn interfaces(text: &str) -> Result<(), Lock> {
     if others { Err(Lock::Network) } else { Ok(()) }
 }
 
-/// The fifth field of each line is where a mount is; the old root was at `/` too.
-fn roots(text: &str) -> Result<(), Lock> {
-    let roots = text
-        .lines()
-        .filter(|line| line.split(' ').nth(4) == Some("/"))
-        .count();
-    if roots == 1 {
+/// The old root lay on top of the new one when that took its place. The way up from `/` leads
+/// back to `/`, and from there to whatever still lies on top.
+fn old_root() -> Result<(), Lock> {
+    let mount = |path: &str| -> io::Result<u64> {
+        let found = statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID)?;
+        if found.stx_mask & StatxFlags::MNT_ID.bits() == 0 {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        Ok(found.stx_mnt_id)
+    };
+    let untried = |_| Lock::Untried("/..".to_owned());
+    if mount("/").map_err(untried)? == mount("/..").map_err(untried)? {
         Ok(())
     } else {
         Err(Lock::OldRoot)
@@ -183,23 +214,65 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_line_of_the_status_counts() {
-        for ids in [Ids::One, Ids::Range] {
-            let line = |name: &str, value: &str| format!("{name}\t{value}\n");
-            let good: String = STATUS
-                .iter()
-                .map(|(name, value, _)| line(name, &value.word(ids)))
-                .collect::<Vec<_>>()
-                .concat();
-            assert_eq!(status(&good, ids), Ok(()));
-            for (name, value, lock) in STATUS {
-                let found = line(name, &value.word(ids));
-                assert_eq!(status(&good.replace(&found, ""), ids), Err(lock.clone()));
-                let other = line(name, "0000000000000400");
-                assert_eq!(status(&good.replace(&found, &other), ids), Err(lock));
+    fn each_privilege_counts() {
+        let other = CapabilitySet::NET_RAW;
+        for (ids, allowed) in [(Ids::One, CapabilitySet::empty()), (Ids::Range, OVER_IDS)] {
+            let good = Held {
+                inheritable: allowed,
+                permitted: allowed,
+                effective: allowed,
+                bounding: allowed,
+                ambient: allowed,
+                no_new_privileges: true,
+                calls: SecureComputingMode::Filter,
+            };
+            assert_eq!(good.judge(ids), Ok(()));
+            let sets: [fn(&mut Held) -> &mut CapabilitySet; 5] = [
+                |held| &mut held.inheritable,
+                |held| &mut held.permitted,
+                |held| &mut held.effective,
+                |held| &mut held.bounding,
+                |held| &mut held.ambient,
+            ];
+            for set in sets {
+                let mut more = good;
+                set(&mut more).insert(other);
+                assert_eq!(more.judge(ids), Err(Lock::Capabilities), "{more:?}");
+                let mut changed = good;
+                set(&mut changed).toggle(CapabilitySet::CHOWN);
+                assert_eq!(changed.judge(ids), Err(Lock::Capabilities), "{changed:?}");
+            }
+            let free = Held {
+                no_new_privileges: false,
+                ..good
+            };
+            assert_eq!(free.judge(ids), Err(Lock::NoNewPrivileges));
+            for calls in [SecureComputingMode::Disabled, SecureComputingMode::Strict] {
+                let unfiltered = Held { calls, ..good };
+                assert_eq!(unfiltered.judge(ids), Err(Lock::Filters));
             }
         }
-        assert_eq!(Expected::Capabilities.word(Ids::Range), "00000000000000cb");
+        assert_eq!(OVER_IDS.bits(), 0xcb);
+    }
+
+    #[test]
+    fn the_kernel_tells_what_its_text_tells() {
+        let text = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        let number = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
+            u64::from_str_radix(line.unwrap().trim(), 16).unwrap()
+        };
+        let held = Held::current().unwrap();
+        for (name, set) in [
+            ("CapInh:", held.inheritable),
+            ("CapPrm:", held.permitted),
+            ("CapEff:", held.effective),
+            ("CapBnd:", held.bounding),
+            ("CapAmb:", held.ambient),
+        ] {
+            assert_eq!(set.bits(), number(name), "{name}");
+        }
+        assert_eq!(u64::from(held.no_new_privileges), number("NoNewPrivs:"));
     }
 
     #[test]
@@ -226,16 +299,12 @@ mod tests {
     }
 
     #[test]
-    fn an_interface_and_a_second_root_are_seen() {
+    fn another_interface_is_seen() {
         let heading = "Inter-| Receive\n face |bytes\n";
         assert_eq!(interfaces(&format!("{heading}    lo: 0 0\n")), Ok(()));
         assert_eq!(
             interfaces(&format!("{heading}    lo: 0 0\n  eth0: 0\n")),
             Err(Lock::Network)
         );
-        let root = "20 1 0:5 / / ro - tmpfs none rw\n";
-        assert_eq!(roots(root), Ok(()));
-        assert_eq!(roots(&root.repeat(2)), Err(Lock::OldRoot));
-        assert_eq!(roots(""), Err(Lock::OldRoot));
     }
 }

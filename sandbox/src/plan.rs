@@ -37,17 +37,16 @@ pub enum Power {
 }
 
 impl Caller {
-    /// Returns who this process is to a request, with a range of ids if that asks for one.
+    /// Returns who the caller is to a request, with a range of ids if that asks for one.
     ///
     /// # Errors
     /// [`NoRange`] when it asks for one and there is none.
-    pub fn asking(request: &SandboxRequest) -> Result<Self, NoRange> {
-        let current = Self::current();
+    pub fn asking(self, request: &SandboxRequest) -> Result<Self, NoRange> {
         let range = match request.ids {
             Ids::One => None,
-            Ids::Range => Some(range::find(current.power)?),
+            Ids::Range => Some(range::find(self.power)?),
         };
-        Ok(Self { range, ..current })
+        Ok(Self { range, ..self })
     }
 
     /// Returns who this process is, whatever ids are lent to it.
@@ -141,6 +140,7 @@ pub fn steps(request: &SandboxRequest, caller: Caller) -> Vec<Step> {
     steps.extend(machine::steps(request, caller.processors));
     steps.extend([
         Step::PivotRoot,
+        Step::DropOldRoot,
         Step::SealRoot,
         Step::LoopbackUp,
         Step::HostName(request.host_name.clone()),
@@ -478,7 +478,7 @@ mod tests {
             assert!(at("enter new namespaces") < at("start init"));
             assert!(at("leave the old root") < at("drop every capability"));
             assert!(at("drop every capability") < at("start the builder"));
-            assert!(at("start the builder") < at("install the system call filters"));
+            assert!(at("start the builder") < at("install the system call filter"));
             assert_eq!(words.last().unwrap(), "execute `/bin/true`");
         }
         let root = steps(&request, caller(Power::Root));

@@ -35,6 +35,8 @@ pub(crate) struct Run<'a> {
     started: Instant,
     heard: Instant,
     received: Vec<u8>,
+    /// What was read last.
+    block: Vec<u8>,
     /// Why the run was ended from here.
     pub killed: Option<End>,
     pub log_bytes: u64,
@@ -79,6 +81,7 @@ impl<'a> Run<'a> {
             started,
             heard: started,
             received: Vec::new(),
+            block: vec![0; 1 << 16],
             killed: None,
             log_bytes: 0,
             reports: Vec::new(),
@@ -224,7 +227,6 @@ impl<'a> Run<'a> {
 
     /// Takes everything that was written to a stream and not read yet.
     fn read(&mut self, stream: Stream, log: &mut dyn FnMut(Stream, &[u8])) -> io::Result<()> {
-        let mut block = vec![0; 1 << 16];
         loop {
             let source = match stream {
                 Stream::Output => &mut self.output,
@@ -233,14 +235,14 @@ impl<'a> Run<'a> {
             let Some(pipe) = source else {
                 return Ok(());
             };
-            match pipe.read(&mut block) {
+            match pipe.read(&mut self.block) {
                 Ok(0) => *source = None,
                 Ok(count) => {
                     self.heard = Instant::now();
                     let room = self.limits.log_bytes.unwrap_or(u64::MAX) - self.log_bytes;
                     let kept = count.min(usize::try_from(room).unwrap_or(usize::MAX));
                     self.log_bytes += kept as u64;
-                    log(stream, block.get(..kept).unwrap_or(&[]));
+                    log(stream, self.block.get(..kept).unwrap_or(&[]));
                     if kept < count {
                         self.kill(End::LogLimit);
                     }

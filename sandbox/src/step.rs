@@ -153,8 +153,10 @@ pub enum Step {
         /// What is read there.
         content: Vec<u8>,
     },
-    /// Make the new root `/`, and let go of the old one for good.
+    /// Make the new root `/`; the old one then lies on top of it.
     PivotRoot,
+    /// Let go of the old root for good.
+    DropOldRoot,
     /// Make `/` itself read-only; what is mounted below keeps its own access.
     SealRoot,
     /// Bring up the loopback interface, the only one there is.
@@ -211,7 +213,7 @@ pub enum Step {
         /// Whether to go without where the kernel does not have it.
         optional: bool,
     },
-    /// Install the system call filters.
+    /// Install the system call filter.
     FilterSystemCalls,
     /// Try every lock from inside, and stop if one does not hold.
     CheckLocks {
@@ -343,7 +345,8 @@ impl fmt::Display for Step {
             Self::MountProc => write!(f, "mount `/proc`"),
             Self::Mask { path, .. } => write!(f, "hide `/proc/{path}`"),
             Self::Cover { path, .. } => write!(f, "cover `/proc/{path}`"),
-            Self::PivotRoot => write!(f, "leave the old root"),
+            Self::PivotRoot => write!(f, "make the new root `/`"),
+            Self::DropOldRoot => write!(f, "leave the old root"),
             Self::SealRoot => write!(f, "make `/` read-only"),
             Self::LoopbackUp => write!(f, "bring up the loopback interface"),
             Self::HostName(name) => write!(f, "set the host name `{name}`"),
@@ -379,7 +382,7 @@ impl fmt::Display for Step {
                 trees.len(),
                 files.len()
             ),
-            Self::FilterSystemCalls => write!(f, "install the system call filters"),
+            Self::FilterSystemCalls => write!(f, "install the system call filter"),
             Self::CheckLocks { read_only, .. } => {
                 write!(f, "check every lock and {} inputs", read_only.len())
             }

@@ -55,6 +55,11 @@ fn filters_that_are_missing_are_found() {
 }
 
 #[test]
+fn an_old_root_that_is_still_there_is_found() {
+    assert_eq!(without(|step| *step == Step::DropOldRoot), Lock::OldRoot);
+}
+
+#[test]
 fn a_root_that_is_not_sealed_is_found() {
     // Landlock would guard it too.
     assert_eq!(
