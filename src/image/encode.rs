@@ -9,8 +9,9 @@
 //! - zstd: each block of 2 MiB is a frame of its own (RFC 8878, section 3), with its length
 //!   and without a checksum.
 //!
-//! A block whose samples do not get shorter is stored: what is compressed already, as much
-//! in images is, would cost the most and gain nothing.
+//! Units of a block whose samples do not get shorter are stored, as members and frames of
+//! their own: what is compressed already, as much in images is, would cost the most and gain
+//! nothing.
 //!
 //! The encoder's name, version and settings are recorded with what it made: another
 //! version may give other bytes, of the same tar.
@@ -221,7 +222,7 @@ mod tests {
         let digest = |compression| encoded(compression, &bytes, 8192).1.digest.to_string();
         insta::assert_snapshot!(digest(Compression::None), @"d16bbeb335cb5cbb5941a8c78478a562b3d44f022dae24df7876380a8c6e6e41");
         insta::assert_snapshot!(digest(Compression::Gzip), @"b16a0b8e8abfbbef3352a1b4511b9d5ac9169ce0b10cd0300fe3c1093d21ea42");
-        insta::assert_snapshot!(digest(Compression::Zstd), @"5e30fc8f093d323a55efa6edb885ae8c82d557edcaab5616e4182b9227b93f65");
+        insta::assert_snapshot!(digest(Compression::Zstd), @"9d1084bc0925832b40a3a8a59149e784f9b246bf07c27cfddd89227c24272488");
     }
 
     #[test]
@@ -230,11 +231,11 @@ mod tests {
         let expected = [
             None,
             Some(
-                "libdeflate 1.26, level 1, members of 1 MiB, stored where samples stay as long"
+                "libdeflate 1.26, level 1, members of at most 1 MiB, units of 128 KiB stored whose samples stay as long"
                     .to_owned(),
             ),
             Some(
-                "zstd 1.5.7, level 3, frames of 2 MiB, stored where samples stay as long"
+                "zstd 1.5.7, fast, hash table of 2^18, matches of 6, frames of at most 2 MiB, units of 128 KiB stored whose samples stay as long"
                     .to_owned(),
             ),
         ];
@@ -277,8 +278,40 @@ mod tests {
     }
 
     #[test]
+    fn of_a_block_some_units_are_stored() {
+        const UNIT: usize = 128 << 10;
+        for (compression, block) in [(Compression::Gzip, BLOCK), (Compression::Zstd, 2 * BLOCK)] {
+            // Noise in the third and fourth unit, and in the last.
+            let bytes = [
+                text(2 * UNIT),
+                noise(2 * UNIT),
+                text(block - 5 * UNIT),
+                noise(UNIT),
+            ]
+            .concat();
+            let (mixed, _) = encoded(compression, &bytes, BLOCK);
+            let (alone, _) = encoded(compression, &text(block - 3 * UNIT), BLOCK);
+            let more = mixed.len() - alone.len();
+            assert!(
+                (3 * UNIT..3 * UNIT + UNIT / 8).contains(&more),
+                "{compression:?}: {more}"
+            );
+            // They stand there as they are.
+            let stored = &noise(UNIT)[..1000];
+            let times = mixed
+                .windows(1000)
+                .filter(|window| *window == stored)
+                .count();
+            assert_eq!(times, 2, "{compression:?}");
+        }
+    }
+
+    #[test]
     fn other_decoders_agree() {
-        let bytes = [text(2 * BLOCK + 5), noise(2 * BLOCK + 7)].concat();
+        let lengths = [2 * BLOCK + 5, 3 * BLOCK + 7, 1, BLOCK / 8, BLOCK / 4];
+        let bytes = lengths
+            .map(|length| [text(length), noise(length)].concat())
+            .concat();
         let (gzipped, _) = encoded(Compression::Gzip, &bytes, BLOCK);
         let mut found = Vec::new();
         let mut decoder = flate2::read::MultiGzDecoder::new(gzipped.as_slice());
