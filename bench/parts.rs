@@ -175,15 +175,15 @@ fn content_facts(bencher: Bencher<'_, '_>) {
 #[divan::bench]
 fn write_layer(bencher: Bencher<'_, '_>) {
     let listing = listing();
-    let mut plan = LayerPlan::new("layer");
-    for (path, entry) in listing.iter() {
+    let placed = listing.iter().map(|(path, entry)| {
         let placed = Placed {
             entry: entry.clone(),
             mode: 0o444,
             ..Placed::directory()
         };
-        plan.insert(path, placed);
-    }
+        (path.clone(), placed)
+    });
+    let plan = LayerPlan::new("layer".to_owned(), placed.collect());
     let zeros = vec![0; LENGTH];
     bencher
         .counter(BytesCount::new(FILES * LENGTH))

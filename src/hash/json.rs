@@ -63,7 +63,7 @@ fn write(value: &Value, out: &mut Vec<u8>, depth: usize) -> Result<(), JsonError
             }
             out.extend_from_slice(number.to_string().as_bytes());
         }
-        Value::String(text) => write_string(text, out),
+        Value::String(text) => write_text(text, out),
         Value::Array(items) => {
             out.push(b'[');
             for (index, item) in items.iter().enumerate() {
@@ -82,7 +82,7 @@ fn write(value: &Value, out: &mut Vec<u8>, depth: usize) -> Result<(), JsonError
                 if index > 0 {
                     out.push(b',');
                 }
-                write_string(name, out);
+                write_text(name, out);
                 out.push(b':');
                 write(member, out, depth + 1)?;
             }
@@ -92,7 +92,9 @@ fn write(value: &Value, out: &mut Vec<u8>, depth: usize) -> Result<(), JsonError
     Ok(())
 }
 
-fn write_string(text: &str, out: &mut Vec<u8>) {
+/// Appends the canonical form of a string, for a document that is too long to be put
+/// together first.
+pub fn write_text(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
     let mut rest = text.as_bytes();
     // Everything that is escaped is one byte of ASCII: runs between such bytes go as they are.
@@ -130,7 +132,7 @@ impl Text {
     /// Returns a string.
     pub fn string(text: &str) -> Self {
         let mut out = Vec::with_capacity(text.len() + 2);
-        write_string(text, &mut out);
+        write_text(text, &mut out);
         Self(out)
     }
 
@@ -157,7 +159,7 @@ impl Text {
             if index > 0 {
                 out.push(b',');
             }
-            write_string(name, &mut out);
+            write_text(name, &mut out);
             out.push(b':');
             out.extend_from_slice(&member);
         }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// A text that is not a name of the wanted kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -73,7 +74,7 @@ macro_rules! name_kind {
     ($(#[$doc:meta])* $name:ident, $kind:literal, $max:literal, $allowed:literal, $permits:expr) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(String);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// Returns the name as text.
@@ -93,7 +94,7 @@ macro_rules! name_kind {
 
             fn from_str(text: &str) -> Result<Self, NameError> {
                 check($kind, text, $max, $allowed, $permits)?;
-                Ok(Self(text.to_owned()))
+                Ok(Self(text.into()))
             }
         }
     };

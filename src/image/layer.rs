@@ -210,6 +210,8 @@ impl<R: Read> Read for Exactly<R> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::hash::Sha256Digest;
     use crate::projection::Placed;
@@ -224,7 +226,7 @@ mod tests {
     }
 
     fn plan() -> LayerPlan {
-        let mut plan = LayerPlan::new("test");
+        let mut entries = BTreeMap::new();
         let mut insert = |path: &str, entry, mode, owner| {
             let placed = Placed {
                 entry,
@@ -232,7 +234,7 @@ mod tests {
                 owner,
                 object: None,
             };
-            plan.insert(&path.parse().unwrap(), placed);
+            entries.insert(path.parse().unwrap(), placed);
         };
         insert("bin/run", file("hi\n", true), 0o555, (0, 0));
         let target = "run".to_owned();
@@ -240,7 +242,7 @@ mod tests {
         insert("tmp", Entry::Directory, 0o1777, (0, 0));
         let long = format!("share/{}/ünï", "x".repeat(120));
         insert(&long, file("", false), 0o444, (0, 0));
-        plan
+        LayerPlan::new("test".to_owned(), entries)
     }
 
     fn write(plan: &LayerPlan) -> (Vec<u8>, Sha256Digest) {

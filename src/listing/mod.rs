@@ -110,6 +110,11 @@ impl Listing {
         self.entries.get(path)
     }
 
+    /// As [`Self::get`], with the path as the listing holds it.
+    pub fn find(&self, path: &RelPath) -> Option<(&RelPath, &Entry)> {
+        self.entries.get_key_value(path)
+    }
+
     /// Iterates in the order of a sorted walk: a directory before what it holds.
     pub fn iter(&self) -> impl Iterator<Item = (&RelPath, &Entry)> {
         self.entries.iter()
@@ -239,7 +244,9 @@ impl Listing {
         root: TreeDigest,
         mut lookup: impl FnMut(TreeDigest) -> Result<Option<Vec<u8>>, E>,
     ) -> Result<Self, E> {
-        let mut entries = BTreeMap::new();
+        // Each directory is sorted in itself: to sort them all at the end costs less than to
+        // search for the place of each entry.
+        let mut entries = Vec::new();
         let mut pending: Vec<(Option<RelPath>, TreeDigest)> = vec![(None, root)];
         while let Some((at, digest)) = pending.pop() {
             let shown = || at.as_ref().map(RelPath::to_string).unwrap_or_default();
@@ -278,29 +285,24 @@ impl Listing {
                     size_bytes,
                     executable,
                 } = *node;
-                entries.insert(
-                    child(name)?,
-                    Entry::File {
-                        digest,
-                        size_bytes,
-                        executable,
-                    },
-                );
+                let file = Entry::File {
+                    digest,
+                    size_bytes,
+                    executable,
+                };
+                entries.push((child(name)?, file));
             }
             for (name, target) in &directory.symlinks {
-                entries.insert(
-                    child(name)?,
-                    Entry::Symlink {
-                        target: target.clone(),
-                    },
-                );
+                let target = target.clone();
+                entries.push((child(name)?, Entry::Symlink { target }));
             }
             for (name, node) in &directory.directories {
                 let path = child(name)?;
-                entries.insert(path.clone(), Entry::Directory);
+                entries.push((path.clone(), Entry::Directory));
                 pending.push((Some(path), node.digest));
             }
         }
+        let entries = entries.into_iter().collect();
         Ok(Self { entries })
     }
 }

@@ -30,6 +30,7 @@ pub fn listing(projection: &Projection, declared: &Image, known: Known) -> Image
     let holders: BTreeMap<_, _> = layers
         .flat_map(|(number, layer)| layer.iter().map(move |(path, _)| (path, number)))
         .collect();
+    let mut holders = holders.into_iter().peekable();
     let listed = projection.entries.iter().map(|(path, placed)| {
         let node = match &placed.entry {
             Entry::File {
@@ -43,7 +44,10 @@ pub fn listing(projection: &Projection, declared: &Image, known: Known) -> Image
                 target: target.clone(),
             },
         };
-        let layer = holders.get(path).copied().unwrap_or(0);
+        // Both go forward in the same order.
+        while holders.next_if(|(at, _)| *at < path).is_some() {}
+        let holder = holders.next_if(|(at, _)| *at == path);
+        let layer = holder.map_or(0, |(_, number)| number);
         let mut entry = ImageEntry::new(node, placed.mode, layer);
         entry.owner = placed.owner;
         entry.origin = placed

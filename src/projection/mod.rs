@@ -29,6 +29,7 @@ pub use layer::LayerPlan;
 pub use reach::{Absent, Place, Reached, Reason, ToRead, reach};
 pub use walk::STORE;
 
+use std::collections::btree_map::Entry as Slot;
 use std::collections::{BTreeMap, BTreeSet};
 
 use cut::Group;
@@ -111,6 +112,21 @@ pub struct Object {
     pub listing: Listing,
     /// Where it names store paths, itself included.
     pub references: Vec<Reference>,
+}
+
+impl Object {
+    /// Returns what is taken of it, with why and with what it is, in tree order.
+    fn taken<'a>(
+        &'a self,
+        taken: &'a BTreeMap<RelPath, Reason>,
+    ) -> impl Iterator<Item = (&'a RelPath, &'a Reason, &'a Entry)> {
+        // Both are sorted, so that one walk finds all.
+        let mut entries = self.listing.iter();
+        taken.iter().filter_map(move |(path, reason)| {
+            let (_, entry) = entries.find(|(at, _)| *at == path)?;
+            Some((path, reason, entry))
+        })
+    }
 }
 
 /// The objects of a closure.
@@ -240,9 +256,12 @@ pub fn project(
     let mut top = Group::default();
     if shape.layout == Layout::Store {
         let linked: Vec<&Content> = contents.iter().filter(|content| !content.own).collect();
-        let mut taken: BTreeSet<RelPath> = projection.entries.keys().cloned().collect();
-        taken.extend(shape.writable.iter().cloned());
-        for (number, at, placed) in place::links(&linked, objects, reached, &taken)? {
+        let taken = |path: &RelPath| {
+            let mut writable = shape.writable.iter();
+            projection.entries.contains_key(path)
+                || writable.any(|writable| writable == path || writable.is_below(path))
+        };
+        for (number, at, placed) in place::links(&linked, objects, reached, taken)? {
             let by = linked
                 .get(number)
                 .map_or("", |content| content.package.as_str());
@@ -279,15 +298,11 @@ pub fn project(
             planned
         }
     };
-    for group in groups.into_iter().chain([top]) {
-        let mut layer = LayerPlan::new(&group.title());
-        for (path, placed) in group.entries {
-            // A directory's own mode and owner come with the last layer, so that those
-            // below depend on their objects only.
-            let last = projection.entries.get(&path).cloned();
-            let is_directory = placed.entry == Entry::Directory;
-            layer.insert(&path, last.filter(|_| !is_directory).unwrap_or(placed));
-        }
+    for mut group in groups.into_iter().chain([top]) {
+        // A directory's own mode and owner come with the last layer, so that those below
+        // depend on their objects only.
+        own::apply_to_files(shape.ownership, &mut group.entries);
+        let layer = LayerPlan::new(group.title(), group.entries);
         if !layer.is_empty() {
             projection.layers.push(layer);
         }
@@ -302,6 +317,12 @@ impl Projection {
     }
 
     fn place_all(&mut self, group: &Group, by: &str) -> Result<(), ProjectionError> {
+        // One object's entries never conflict: where they are the first, they are copied as
+        // they are, without a search for the place of each.
+        let is_first = self.entries.is_empty();
+        if is_first {
+            self.entries.clone_from(&group.entries);
+        }
         let mut held = None;
         for (path, placed) in &group.entries {
             // Most stand beside the one before.
@@ -310,7 +331,9 @@ impl Projection {
                 self.hold_above(path, by)?;
                 held = Some(parent);
             }
-            self.place_held(path, placed.clone(), by)?;
+            if !is_first {
+                self.place_held(path, placed.clone(), by)?;
+            }
         }
         Ok(())
     }
@@ -327,13 +350,16 @@ impl Projection {
         placed: Placed,
         by: &str,
     ) -> Result<(), ProjectionError> {
-        match self.entries.get(at) {
-            Some(there) if there.entry == Entry::Directory && placed.entry == Entry::Directory => {}
-            Some(there) if there.entry != placed.entry => {
-                return Err(conflict(at.clone(), Some(there), by));
+        match self.entries.entry(at.clone()) {
+            Slot::Vacant(free) => {
+                free.insert(placed);
             }
-            _ => {
-                self.entries.insert(at.clone(), placed);
+            Slot::Occupied(there) if there.get().entry != placed.entry => {
+                return Err(conflict(at.clone(), Some(there.get()), by));
+            }
+            Slot::Occupied(_) if placed.entry == Entry::Directory => {}
+            Slot::Occupied(mut there) => {
+                there.insert(placed);
             }
         }
         Ok(())

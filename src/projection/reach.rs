@@ -91,54 +91,47 @@ pub fn reach<E: From<ProjectionError>>(
 ) -> Result<Reached, E> {
     let mut reacher = Reacher {
         objects,
-        reached: Reached::default(),
+        taken: BTreeMap::new(),
+        absent: BTreeSet::new(),
         pending: Vec::new(),
-        seen: BTreeSet::new(),
     };
     for content in contents {
         reacher.choose(content)?;
     }
-    let mut links: BTreeMap<BlobDigest, Rc<Links>> = BTreeMap::new();
+    // What each content that was read needs: most need nothing.
+    let mut links: BTreeMap<BlobDigest, Option<Rc<Links>>> = BTreeMap::new();
     while !reacher.pending.is_empty() {
         let round = std::mem::take(&mut reacher.pending);
-        let mut unread: BTreeMap<(BlobDigest, bool), Place> = BTreeMap::new();
-        for (place, _) in &round {
-            if let Some(Entry::File {
-                digest, executable, ..
-            }) = entry(objects, place)
-                && !links.contains_key(digest)
-            {
-                unread
-                    .entry((*digest, *executable))
-                    .or_insert_with(|| place.clone());
-            }
-        }
-        let unread: Vec<ToRead> = unread
-            .into_iter()
-            .map(|((digest, executable), place)| ToRead {
-                place,
-                digest,
-                executable,
-            })
-            .collect();
+        let unread = unread(&round, |digest| !links.contains_key(digest));
         let read = read(&unread)?;
-        for (file, found) in unread.iter().zip(read) {
-            links.insert(file.digest, Rc::new(found));
-        }
-        for (place, context) in round {
-            if let Some(Entry::File { digest, .. }) = entry(objects, &place)
-                && let Some(links) = links.get(digest)
-            {
-                let links = Rc::clone(links);
-                reacher.follow(&place, &context, &links);
+        let found = unread.iter().zip(read).map(|(file, found)| {
+            let needs = found != Links::default();
+            (file.digest, needs.then(|| Rc::new(found)))
+        });
+        // Put together in order and then joined, not inserted one by one.
+        links.append(&mut found.collect());
+        for pending in round {
+            if let Some(Some(links)) = links.get(&pending.digest) {
+                reacher.follow(&pending, &Rc::clone(links));
             }
         }
     }
-    Ok(reacher.reached)
+    Ok(reacher.finish())
 }
 
-fn entry<'a>(objects: &'a Objects, place: &Place) -> Option<&'a Entry> {
-    objects.get(&place.object)?.listing.get(&place.path)
+/// Returns the files of a round whose content is new, sorted, each content once: where it
+/// stands first.
+fn unread(round: &[Pending<'_>], is_new: impl Fn(&BlobDigest) -> bool) -> Vec<ToRead> {
+    let content = |file: &&Pending<'_>| (file.digest, file.executable);
+    let mut files: Vec<&Pending<'_>> = round.iter().filter(|file| is_new(&file.digest)).collect();
+    files.sort_by_key(content);
+    files.dedup_by_key(|file| content(file));
+    let files = files.into_iter().map(|file| ToRead {
+        place: file.place(),
+        digest: file.digest,
+        executable: file.executable,
+    });
+    files.collect()
 }
 
 /// How the loader of the program around a library works.
@@ -154,16 +147,77 @@ struct Context {
 /// A directory of an object; its root is the empty path.
 type Directory = (StorePath, String);
 
-struct Reacher<'a> {
-    objects: &'a Objects,
-    reached: Reached,
-    pending: Vec<(Place, Context)>,
-    seen: BTreeSet<(Place, Context)>,
+/// An entry that is taken.
+struct Taken {
+    /// Why, at first.
+    reason: Reason,
+    /// Whether it was followed, if it is a file or a link, for the loader of no program.
+    followed: bool,
+    /// The other loaders that it was followed for: few entries have any.
+    followed_for: BTreeSet<Context>,
 }
 
-impl Reacher<'_> {
+impl Taken {
+    fn new(reason: Reason) -> Self {
+        Self {
+            reason,
+            followed: false,
+            followed_for: BTreeSet::new(),
+        }
+    }
+
+    /// Returns whether it is to be followed: once for each loader.
+    fn is_to_follow(&mut self, context: &Context) -> bool {
+        if *context == Context::default() {
+            return !std::mem::replace(&mut self.followed, true);
+        }
+        self.followed_for.insert(context.clone())
+    }
+}
+
+/// A file whose content says what else is taken.
+struct Pending<'a> {
+    object: &'a StorePath,
+    path: &'a RelPath,
+    digest: BlobDigest,
+    executable: bool,
+    context: Context,
+}
+
+impl Pending<'_> {
+    fn place(&self) -> Place {
+        Place {
+            object: self.object.clone(),
+            path: self.path.clone(),
+        }
+    }
+}
+
+struct Reacher<'a> {
+    objects: &'a Objects,
+    taken: BTreeMap<&'a StorePath, BTreeMap<RelPath, Taken>>,
+    absent: BTreeSet<Absent>,
+    pending: Vec<Pending<'a>>,
+}
+
+impl<'a> Reacher<'a> {
+    /// Returns what was reached, without what only following it needed.
+    fn finish(self) -> Reached {
+        let reasons = |taken: BTreeMap<RelPath, Taken>| {
+            let entries = taken.into_iter();
+            entries.map(|(path, taken)| (path, taken.reason)).collect()
+        };
+        let objects = self.taken.into_iter();
+        Reached {
+            taken: objects
+                .map(|(object, taken)| (object.clone(), reasons(taken)))
+                .collect(),
+            absent: self.absent,
+        }
+    }
+
     fn choose(&mut self, content: &Content) -> Result<(), ProjectionError> {
-        let Some(object) = self.objects.get(&content.object) else {
+        let Some((at, object)) = self.objects.get_key_value(&content.object) else {
             return Ok(());
         };
         let Some(files) = &content.files else {
@@ -173,11 +227,7 @@ impl Reacher<'_> {
             return Ok(());
         };
         for wanted in files {
-            let at = Place {
-                object: content.object.clone(),
-                path: wanted.clone(),
-            };
-            match object.listing.get(wanted) {
+            match object.listing.find(wanted) {
                 None => {
                     let paths = object.listing.iter().map(|(path, _)| path.as_str());
                     return Err(ProjectionError::NoSuchFile {
@@ -186,10 +236,10 @@ impl Reacher<'_> {
                         nearest: nearest(wanted.as_str(), paths).map(str::to_owned),
                     });
                 }
-                Some(Entry::Directory) => {
-                    self.take_below(&at.object, wanted.as_str(), &Reason::Within, |_| true);
+                Some((_, Entry::Directory)) => {
+                    self.take_below(at, wanted.as_str(), &Reason::Within, |_| true);
                 }
-                Some(_) => self.take(&at, Reason::Chosen, &Context::default()),
+                Some(found) => self.take(at, found, Reason::Chosen, &Context::default()),
             }
         }
         Ok(())
@@ -203,7 +253,7 @@ impl Reacher<'_> {
         reason: &Reason,
         wanted: impl Fn(&RelPath) -> bool,
     ) {
-        let Some(Object { listing, .. }) = self.objects.get(object) else {
+        let Some((object, Object { listing, .. })) = self.objects.get_key_value(object) else {
             return;
         };
         let below = |path: &RelPath| {
@@ -214,37 +264,42 @@ impl Reacher<'_> {
                     .strip_prefix(directory)
                     .is_some_and(|rest| rest.starts_with('/'))
         };
-        for (path, _) in listing.iter() {
+        for found in listing.iter() {
+            let (path, _) = found;
             if below(path) && wanted(path) {
-                let place = Place {
-                    object: object.clone(),
-                    path: path.clone(),
-                };
-                self.take(&place, reason.clone(), &Context::default());
+                self.take(object, found, reason.clone(), &Context::default());
             }
         }
     }
 
     /// Takes one entry; a link with what it leads to, a file to be read.
-    fn take(&mut self, place: &Place, reason: Reason, context: &Context) {
-        let Some(found) = entry(self.objects, place) else {
-            return;
-        };
-        let taken = self.reached.taken.entry(place.object.clone()).or_default();
-        taken.entry(place.path.clone()).or_insert(reason);
-        match found {
-            Entry::Directory => {}
-            Entry::File { .. } => {
-                if self.seen.insert((place.clone(), context.clone())) {
-                    self.pending.push((place.clone(), context.clone()));
-                }
+    fn take(
+        &mut self,
+        object: &'a StorePath,
+        (path, entry): (&'a RelPath, &'a Entry),
+        reason: Reason,
+        context: &Context,
+    ) {
+        let taken = self.taken.entry(object).or_default().entry(path.clone());
+        let taken = taken.or_insert_with(|| Taken::new(reason));
+        match entry {
+            Entry::File {
+                digest, executable, ..
+            } if taken.is_to_follow(context) => self.pending.push(Pending {
+                object,
+                path,
+                digest: *digest,
+                executable: *executable,
+                context: context.clone(),
+            }),
+            Entry::Symlink { .. } if taken.is_to_follow(context) => {
+                let place = Place {
+                    object: object.clone(),
+                    path: path.clone(),
+                };
+                self.take_path(object, path.as_str(), &Reason::Linked(place), context);
             }
-            Entry::Symlink { .. } => {
-                if self.seen.insert((place.clone(), context.clone())) {
-                    let path = place.path.as_str();
-                    self.take_path(&place.object, path, &Reason::Linked(place.clone()), context);
-                }
-            }
+            _ => {}
         }
     }
 
@@ -260,12 +315,20 @@ impl Reacher<'_> {
         let Some(walk) = walk::walk(self.objects, object, path) else {
             return false;
         };
-        for link in walk.links {
-            let taken = self.reached.taken.entry(link.object.clone()).or_default();
-            taken.entry(link.path).or_insert_with(|| reason.clone());
+        for Place { object, path } in walk.links {
+            if let Some((object, _)) = self.objects.get_key_value(&object) {
+                let taken = self.taken.entry(object).or_default().entry(path);
+                taken.or_insert_with(|| Taken::new(reason.clone()));
+            }
         }
         match walk.end {
-            End::File(place) => self.take(&place, reason.clone(), context),
+            End::File(Place { object, path }) => {
+                if let Some((object, held)) = self.objects.get_key_value(&object)
+                    && let Some(found) = held.listing.find(&path)
+                {
+                    self.take(object, found, reason.clone(), context);
+                }
+            }
             End::Directory(object, directory) => {
                 self.take_below(&object, &directory, reason, |path| left_out(path).is_none());
             }
@@ -274,7 +337,8 @@ impl Reacher<'_> {
     }
 
     /// Takes what a file needs.
-    fn follow(&mut self, place: &Place, context: &Context, links: &Links) {
+    fn follow(&mut self, pending: &Pending<'a>, links: &Links) {
+        let place = &pending.place();
         for mention in &links.mentions {
             let named = Reason::Named(place.clone());
             // Where nothing is called so, the nearest directory is meant: names are put
@@ -295,7 +359,7 @@ impl Reacher<'_> {
             .iter()
             .filter_map(|directory| searched(place, directory))
             .collect();
-        let mut context = context.clone();
+        let mut context = pending.context.clone();
         if let Some(interpreter) = &links.interpreter {
             context = Context {
                 musl: is_musl(interpreter),
@@ -328,7 +392,7 @@ impl Reacher<'_> {
                     && self.take_path(object, &path, &Reason::Library(place.clone()), &context)
             });
             if !found {
-                self.reached.absent.insert(Absent {
+                self.absent.insert(Absent {
                     by: place.clone(),
                     name: name.clone(),
                 });

@@ -289,19 +289,26 @@ fn make(
         facts: gathered.facts,
     };
     let projection = &gathered.projection;
-    let listing = policy::listing(projection, declared, known);
     let mut exceptions = declared.exceptions.clone();
     exceptions.extend(effective.exceptions);
-    let verdict = evaluate(&listing, &effective.demands, &exceptions);
     let compression = compression.unwrap_or(declared.compression);
-    let image = assemble(
-        &session.store,
-        definition,
-        declared,
-        projection,
-        compression,
-    )
-    .map_err(|error| hints::image(&error))?;
+    // Neither needs the other.
+    let (verdict, image) = rayon::join(
+        || {
+            let listing = policy::listing(projection, declared, known);
+            evaluate(&listing, &effective.demands, &exceptions)
+        },
+        || {
+            assemble(
+                &session.store,
+                definition,
+                declared,
+                projection,
+                compression,
+            )
+        },
+    );
+    let image = image.map_err(|error| hints::image(&error))?;
     Ok(Made {
         image,
         contents: gathered.contents,

@@ -68,13 +68,13 @@ pub(in crate::cli) fn gather(
         Layout::Store => references.keys().collect(),
     };
     let objects = objects(session, wanted)?;
-    let mut facts = BTreeMap::new();
+    let mut facts = Vec::new();
     let mut sayings = Sayings::new(&session.store, declared.layout);
     let reached = reach(&contents, &objects, |files| {
         let read = sayings.of(&objects, files).map_err(Unreached::Read)?;
         let mut all = Vec::new();
         for (file, (found, links)) in files.iter().zip(read) {
-            facts.insert(file.digest, found);
+            facts.push((file.digest, found));
             all.push(links);
         }
         Ok::<_, Unreached>(all)
@@ -104,7 +104,7 @@ pub(in crate::cli) fn gather(
         packages,
         reached,
         projection,
-        facts,
+        facts: facts.into_iter().collect(),
     })
 }
 

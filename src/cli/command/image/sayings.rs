@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::cli::memory;
 use crate::cli::report::{Failure, Problem};
 use crate::derivation::Layout;
-use crate::hash::StorePath;
+use crate::hash::{BlobDigest, StorePath};
 use crate::listing::facts::ContentFacts;
 use crate::listing::links::{Links, Mention};
 use crate::projection::{Objects, ToRead};
@@ -28,20 +28,28 @@ pub(super) struct Sayings<'a> {
     changed: BTreeSet<StorePath>,
 }
 
-/// What is remembered of an object, by the paths of its files.
+/// What is remembered of an object, by the contents of its files.
 #[derive(Default, Serialize, Deserialize)]
 struct Remembered {
-    files: BTreeMap<String, Said>,
+    /// Those that say nothing, sorted: of most that is all.
+    silent: Vec<[u8; 32]>,
+    /// What the others say.
+    said: BTreeMap<[u8; 32], Said>,
 }
 
 /// What a file says.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Said {
-    /// Most files say nothing: that takes a byte.
     facts: Option<Box<ContentFacts>>,
     /// Store paths in it, by their names, and what follows them.
     mentions: Vec<(String, String)>,
 }
+
+/// What most files say.
+static NOTHING: Said = Said {
+    facts: None,
+    mentions: Vec::new(),
+};
 
 impl<'a> Sayings<'a> {
     /// Knows nothing yet.
@@ -68,26 +76,35 @@ impl<'a> Sayings<'a> {
                 self.objects.insert(object.clone(), remembered);
             }
         }
-        let new: Vec<&ToRead> = files
+        let mut told: Vec<_> = files
             .iter()
-            .filter(|file| self.said(file).is_none())
+            .map(|file| self.said(file).map(Said::tell))
             .collect();
+        let new = files
+            .iter()
+            .zip(&mut told)
+            .filter(|(_, told)| told.is_none());
+        let new: Vec<_> = new.collect();
         let read: Vec<Said> = new
             .par_iter()
             // One buffer for each thread: to get and give back memory for every file costs
             // more than to read it.
-            .map_init(Vec::new, |buffer, file| self.read(objects, file, buffer))
+            .map_init(Vec::new, |buffer, (file, _)| {
+                self.read(objects, file, buffer)
+            })
             .collect::<Result<_, _>>()?;
-        for (file, said) in new.into_iter().zip(read) {
-            let object = &file.place.object;
+        let mut learned: BTreeMap<&StorePath, Vec<(BlobDigest, Said)>> = BTreeMap::new();
+        for ((file, told), said) in new.into_iter().zip(read) {
+            *told = Some(said.tell());
+            let object = learned.entry(&file.place.object).or_default();
+            object.push((file.digest, said));
+        }
+        for (object, learned) in learned {
             let remembered = self.objects.entry(object.clone()).or_default();
-            remembered.files.insert(file.place.path.to_string(), said);
+            remembered.learn(learned);
             self.changed.insert(object.clone());
         }
-        Ok(files
-            .iter()
-            .filter_map(|file| Some(self.said(file)?.tell()))
-            .collect())
+        Ok(told.into_iter().flatten().collect())
     }
 
     /// Remembers what was read anew.
@@ -101,7 +118,7 @@ impl<'a> Sayings<'a> {
 
     fn said(&self, file: &ToRead) -> Option<&Said> {
         let remembered = self.objects.get(&file.place.object)?;
-        remembered.files.get(file.place.path.as_str())
+        remembered.recall(&file.digest)
     }
 
     fn place(&self, object: &StorePath) -> PathBuf {
@@ -149,7 +166,33 @@ impl<'a> Sayings<'a> {
     }
 }
 
+impl Remembered {
+    /// Returns what a content says, or `None` if it was never read.
+    fn recall(&self, content: &BlobDigest) -> Option<&Said> {
+        let content = content.as_bytes();
+        let is_silent = || self.silent.binary_search(content).is_ok();
+        let said = self.said.get(content);
+        said.or_else(|| is_silent().then_some(&NOTHING))
+    }
+
+    fn learn(&mut self, read: Vec<(BlobDigest, Said)>) {
+        for (content, said) in read {
+            if said.is_nothing() {
+                self.silent.push(*content.as_bytes());
+            } else {
+                self.said.insert(*content.as_bytes(), said);
+            }
+        }
+        self.silent.sort_unstable();
+        self.silent.dedup();
+    }
+}
+
 impl Said {
+    fn is_nothing(&self) -> bool {
+        self.facts.is_none() && self.mentions.is_empty()
+    }
+
     fn tell(&self) -> (ContentFacts, Links) {
         let facts = self.facts.as_deref().cloned().unwrap_or_default();
         let mut links = Links::of_headers(&facts);
