@@ -244,16 +244,9 @@ impl Listing {
         root: TreeDigest,
         mut lookup: impl FnMut(TreeDigest) -> Result<Option<Vec<u8>>, E>,
     ) -> Result<Self, E> {
-        // Each directory is sorted in itself: to sort them all at the end costs less than to
-        // search for the place of each entry.
-        let mut entries = Vec::new();
-        let mut pending: Vec<(Option<RelPath>, TreeDigest)> = vec![(None, root)];
-        while let Some((at, digest)) = pending.pop() {
-            let shown = || at.as_ref().map(RelPath::to_string).unwrap_or_default();
-            if at
-                .as_ref()
-                .is_some_and(|path| path.components().count() > MAX_DEPTH)
-            {
+        let mut read = |at: Option<&RelPath>, digest| -> Result<_, E> {
+            let shown = || at.map(RelPath::to_string).unwrap_or_default();
+            if at.is_some_and(|path| path.components().count() > MAX_DEPTH) {
                 return Err(too_deep(shown()).into());
             }
             let bytes = lookup(digest)?.ok_or_else(|| ListingError::Missing {
@@ -273,38 +266,59 @@ impl Listing {
                 }
                 .into());
             }
-            let child = |name: &str| -> Result<RelPath, ListingError> {
-                Ok(match &at {
-                    None => name.parse()?,
-                    Some(parent) => parent.join(name)?,
-                })
+            Ok(children(directory).into_iter())
+        };
+        // What comes in the order of a walk needs no search for its place in the map.
+        let mut entries = Vec::new();
+        let mut open = vec![(None, read(None, root)?)];
+        while let Some((at, children)) = open.last_mut() {
+            let Some((name, child)) = children.next() else {
+                open.pop();
+                continue;
             };
-            for (name, node) in &directory.files {
-                let FileNode {
-                    digest,
-                    size_bytes,
-                    executable,
-                } = *node;
-                let file = Entry::File {
-                    digest,
-                    size_bytes,
-                    executable,
-                };
-                entries.push((child(name)?, file));
-            }
-            for (name, target) in &directory.symlinks {
-                let target = target.clone();
-                entries.push((child(name)?, Entry::Symlink { target }));
-            }
-            for (name, node) in &directory.directories {
-                let path = child(name)?;
-                entries.push((path.clone(), Entry::Directory));
-                pending.push((Some(path), node.digest));
+            let path = match at {
+                None => name.parse(),
+                Some(parent) => RelPath::join(parent, &name),
+            };
+            let path = path.map_err(ListingError::Path)?;
+            match child {
+                Child::Leaf(entry) => entries.push((path, entry)),
+                Child::Directory(digest) => {
+                    let children = read(Some(&path), digest)?;
+                    entries.push((path.clone(), Entry::Directory));
+                    open.push((Some(path), children));
+                }
             }
         }
         let entries = entries.into_iter().collect();
         Ok(Self { entries })
     }
+}
+
+/// What a directory holds under one name.
+enum Child {
+    /// Anything but a directory.
+    Leaf(Entry),
+    /// A directory.
+    Directory(TreeDigest),
+}
+
+/// Returns what a directory holds, by name.
+fn children(directory: Directory) -> Vec<(String, Child)> {
+    let file = |node: FileNode| Entry::File {
+        digest: node.digest,
+        size_bytes: node.size_bytes,
+        executable: node.executable,
+    };
+    let files = directory.files.into_iter();
+    let files = files.map(|(name, node)| (name, Child::Leaf(file(node))));
+    let links = directory.symlinks.into_iter();
+    let links = links.map(|(name, target)| (name, Child::Leaf(Entry::Symlink { target })));
+    let below = directory.directories.into_iter();
+    let below = below.map(|(name, node)| (name, Child::Directory(node.digest)));
+    let mut children: Vec<_> = files.chain(links).chain(below).collect();
+    children.sort_by(|(one, _), (two, _)| one.cmp(two));
+    children
 }
 
 /// Counts the entries of a directory and of all below it, each directory once. What is

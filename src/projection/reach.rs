@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::leave::left_out;
 use super::walk::{self, End};
@@ -41,13 +42,13 @@ pub enum Reason {
     /// The image takes its whole package, or a directory around it.
     Within,
     /// It is the loader of a program.
-    Loader(Place),
+    Loader(Arc<Place>),
     /// A program or library needs it.
-    Library(Place),
+    Library(Arc<Place>),
     /// A file names it, or a directory around it.
-    Named(Place),
+    Named(Arc<Place>),
     /// A link leads to it, or through it.
-    Linked(Place),
+    Linked(Arc<Place>),
 }
 
 /// A library that is not where the loader would look.
@@ -154,7 +155,7 @@ struct Taken {
     /// Whether it was followed, if it is a file or a link, for the loader of no program.
     followed: bool,
     /// The other loaders that it was followed for: few entries have any.
-    followed_for: BTreeSet<Context>,
+    followed_for: BTreeSet<Rc<Context>>,
 }
 
 impl Taken {
@@ -167,11 +168,11 @@ impl Taken {
     }
 
     /// Returns whether it is to be followed: once for each loader.
-    fn is_to_follow(&mut self, context: &Context) -> bool {
-        if *context == Context::default() {
+    fn is_to_follow(&mut self, context: &Rc<Context>) -> bool {
+        if **context == Context::default() {
             return !std::mem::replace(&mut self.followed, true);
         }
-        self.followed_for.insert(context.clone())
+        self.followed_for.insert(Rc::clone(context))
     }
 }
 
@@ -181,7 +182,7 @@ struct Pending<'a> {
     path: &'a RelPath,
     digest: BlobDigest,
     executable: bool,
-    context: Context,
+    context: Rc<Context>,
 }
 
 impl Pending<'_> {
@@ -239,7 +240,7 @@ impl<'a> Reacher<'a> {
                 Some((_, Entry::Directory)) => {
                     self.take_below(at, wanted.as_str(), &Reason::Within, |_| true);
                 }
-                Some(found) => self.take(at, found, Reason::Chosen, &Context::default()),
+                Some(found) => self.take(at, found, Reason::Chosen, &Rc::default()),
             }
         }
         Ok(())
@@ -264,10 +265,11 @@ impl<'a> Reacher<'a> {
                     .strip_prefix(directory)
                     .is_some_and(|rest| rest.starts_with('/'))
         };
+        let context = Rc::default();
         for found in listing.iter() {
             let (path, _) = found;
             if below(path) && wanted(path) {
-                self.take(object, found, reason.clone(), &Context::default());
+                self.take(object, found, reason.clone(), &context);
             }
         }
     }
@@ -278,7 +280,7 @@ impl<'a> Reacher<'a> {
         object: &'a StorePath,
         (path, entry): (&'a RelPath, &'a Entry),
         reason: Reason,
-        context: &Context,
+        context: &Rc<Context>,
     ) {
         let taken = self.taken.entry(object).or_default().entry(path.clone());
         let taken = taken.or_insert_with(|| Taken::new(reason));
@@ -290,14 +292,14 @@ impl<'a> Reacher<'a> {
                 path,
                 digest: *digest,
                 executable: *executable,
-                context: context.clone(),
+                context: Rc::clone(context),
             }),
             Entry::Symlink { .. } if taken.is_to_follow(context) => {
-                let place = Place {
+                let by = Reason::Linked(Arc::new(Place {
                     object: object.clone(),
                     path: path.clone(),
-                };
-                self.take_path(object, path.as_str(), &Reason::Linked(place), context);
+                }));
+                self.take_path(object, path.as_str(), &by, context);
             }
             _ => {}
         }
@@ -310,7 +312,7 @@ impl<'a> Reacher<'a> {
         object: &StorePath,
         path: &str,
         reason: &Reason,
-        context: &Context,
+        context: &Rc<Context>,
     ) -> bool {
         let Some(walk) = walk::walk(self.objects, object, path) else {
             return false;
@@ -338,13 +340,13 @@ impl<'a> Reacher<'a> {
 
     /// Takes what a file needs.
     fn follow(&mut self, pending: &Pending<'a>, links: &Links) {
-        let place = &pending.place();
+        let place = Arc::new(pending.place());
         for mention in &links.mentions {
-            let named = Reason::Named(place.clone());
+            let named = Reason::Named(Arc::clone(&place));
             // Where nothing is called so, the nearest directory is meant: names are put
             // together when programs run.
             let mut rest = mention.rest.trim_end_matches(['/', '.']);
-            while !self.take_path(&mention.object, rest, &named, &Context::default()) {
+            while !self.take_path(&mention.object, rest, &named, &Rc::default()) {
                 match rest.rsplit_once('/') {
                     Some((above, _)) => rest = above,
                     None => break,
@@ -357,17 +359,17 @@ impl<'a> Reacher<'a> {
         let mut search: Vec<Directory> = links
             .search
             .iter()
-            .filter_map(|directory| searched(place, directory))
+            .filter_map(|directory| searched(&place, directory))
             .collect();
-        let mut context = pending.context.clone();
+        let mut context = Context::clone(&pending.context);
         if let Some(interpreter) = &links.interpreter {
             context = Context {
                 musl: is_musl(interpreter),
                 inherited: Vec::new(),
             };
             if let Some((object, path)) = walk::in_store(interpreter) {
-                let reason = Reason::Loader(place.clone());
-                self.take_path(&object, &path, &reason, &Context::default());
+                let reason = Reason::Loader(Arc::clone(&place));
+                self.take_path(&object, &path, &reason, &Rc::default());
             }
         }
         for directory in &context.inherited {
@@ -378,6 +380,7 @@ impl<'a> Reacher<'a> {
         if context.musl {
             context.inherited.clone_from(&search);
         }
+        let context = Rc::new(context);
         for name in &links.needed {
             if context.musl && name == "libc.so" {
                 // The loader itself.
@@ -393,7 +396,7 @@ impl<'a> Reacher<'a> {
             });
             if !found {
                 self.absent.insert(Absent {
-                    by: place.clone(),
+                    by: Place::clone(&place),
                     name: name.clone(),
                 });
             }

@@ -1,5 +1,7 @@
 //! What was taken of each object, why, and what was left behind.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use crate::cli::progress::bytes;
@@ -22,7 +24,7 @@ struct OfObject {
     files: usize,
     size_bytes: u64,
     /// What was brought by something else.
-    brought: Vec<(Place, &'static str, Place)>,
+    brought: Vec<(Place, &'static str, Arc<Place>)>,
     left: Vec<Left>,
 }
 
@@ -59,7 +61,7 @@ impl Explanation {
                     object: object.clone(),
                     path: path.clone(),
                 };
-                explained.brought.push((place, how, by.clone()));
+                explained.brought.push((place, how, Arc::clone(by)));
             }
             all.push(explained);
         }

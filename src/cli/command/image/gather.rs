@@ -68,22 +68,15 @@ pub(in crate::cli) fn gather(
         Layout::Store => references.keys().collect(),
     };
     let objects = objects(session, wanted)?;
-    let mut facts = Vec::new();
     let mut sayings = Sayings::new(&session.store, declared.layout);
     let reached = reach(&contents, &objects, |files| {
-        let read = sayings.of(&objects, files).map_err(Unreached::Read)?;
-        let mut all = Vec::new();
-        for (file, (found, links)) in files.iter().zip(read) {
-            facts.push((file.digest, found));
-            all.push(links);
-        }
-        Ok::<_, Unreached>(all)
+        sayings.of(&objects, files).map_err(Unreached::Read)
     });
     let reached = reached.map_err(|error| match error {
         Unreached::Projection(error) => hints::projection(&error, definition),
         Unreached::Read(failure) => failure,
     })?;
-    sayings.remember();
+    let facts = sayings.into_facts();
     let plan = plan(session, loaded, definition, declared, &packages)?;
     let shape = Shape {
         layout: declared.layout,
@@ -104,7 +97,7 @@ pub(in crate::cli) fn gather(
         packages,
         reached,
         projection,
-        facts: facts.into_iter().collect(),
+        facts,
     })
 }
 

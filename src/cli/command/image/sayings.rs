@@ -26,6 +26,7 @@ pub(super) struct Sayings<'a> {
     layout: Layout,
     objects: BTreeMap<StorePath, Remembered>,
     changed: BTreeSet<StorePath>,
+    facts: Vec<(BlobDigest, ContentFacts)>,
 }
 
 /// What is remembered of an object, by the contents of its files.
@@ -59,16 +60,13 @@ impl<'a> Sayings<'a> {
             layout,
             objects: BTreeMap::new(),
             changed: BTreeSet::new(),
+            facts: Vec::new(),
         }
     }
 
-    /// Returns what the content of files says, and what they need of others. In a flat image
+    /// Returns what files need of others, and keeps what their content says. In a flat image
     /// no file may name another object, which is told apart.
-    pub fn of(
-        &mut self,
-        objects: &Objects,
-        files: &[ToRead],
-    ) -> Result<Vec<(ContentFacts, Links)>, Failure> {
+    pub fn of(&mut self, objects: &Objects, files: &[ToRead]) -> Result<Vec<Links>, Failure> {
         for file in files {
             let object = &file.place.object;
             if !self.objects.contains_key(object) {
@@ -76,15 +74,19 @@ impl<'a> Sayings<'a> {
                 self.objects.insert(object.clone(), remembered);
             }
         }
-        let mut told: Vec<_> = files
-            .iter()
-            .map(|file| self.said(file).map(Said::tell))
-            .collect();
-        let new = files
-            .iter()
-            .zip(&mut told)
-            .filter(|(_, told)| told.is_none());
-        let new: Vec<_> = new.collect();
+        let mut links = vec![Links::default(); files.len()];
+        let mut new = Vec::new();
+        self.facts.reserve(files.len());
+        for (file, links) in files.iter().zip(&mut links) {
+            let remembered = self.objects.get(&file.place.object);
+            match remembered.and_then(|remembered| remembered.recall(&file.digest)) {
+                Some(said) => {
+                    self.facts.push((file.digest, said.facts()));
+                    *links = said.links();
+                }
+                None => new.push((file, links)),
+            }
+        }
         let read: Vec<Said> = new
             .par_iter()
             // One buffer for each thread: to get and give back memory for every file costs
@@ -93,32 +95,31 @@ impl<'a> Sayings<'a> {
                 self.read(objects, file, buffer)
             })
             .collect::<Result<_, _>>()?;
-        let mut learned: BTreeMap<&StorePath, Vec<(BlobDigest, Said)>> = BTreeMap::new();
-        for ((file, told), said) in new.into_iter().zip(read) {
-            *told = Some(said.tell());
-            let object = learned.entry(&file.place.object).or_default();
-            object.push((file.digest, said));
-        }
-        for (object, learned) in learned {
+        for ((file, links), said) in new.into_iter().zip(read) {
+            self.facts.push((file.digest, said.facts()));
+            *links = said.links();
+            let object = &file.place.object;
             let remembered = self.objects.entry(object.clone()).or_default();
-            remembered.learn(learned);
+            remembered.learn(file.digest, said);
             self.changed.insert(object.clone());
         }
-        Ok(told.into_iter().flatten().collect())
+        for object in &self.changed {
+            if let Some(remembered) = self.objects.get_mut(object) {
+                remembered.silent.sort_unstable();
+            }
+        }
+        Ok(links)
     }
 
-    /// Remembers what was read anew.
-    pub fn remember(&self) {
+    /// Returns what the content of each file says that was asked for, and remembers what was
+    /// read anew.
+    pub fn into_facts(self) -> BTreeMap<BlobDigest, ContentFacts> {
         for object in &self.changed {
             if let Some(remembered) = self.objects.get(object) {
                 memory::keep(&self.place(object), remembered);
             }
         }
-    }
-
-    fn said(&self, file: &ToRead) -> Option<&Said> {
-        let remembered = self.objects.get(&file.place.object)?;
-        remembered.recall(&file.digest)
+        self.facts.into_iter().collect()
     }
 
     fn place(&self, object: &StorePath) -> PathBuf {
@@ -175,27 +176,23 @@ impl Remembered {
         said.or_else(|| is_silent().then_some(&NOTHING))
     }
 
-    fn learn(&mut self, read: Vec<(BlobDigest, Said)>) {
-        for (content, said) in read {
-            if said.is_nothing() {
-                self.silent.push(*content.as_bytes());
-            } else {
-                self.said.insert(*content.as_bytes(), said);
-            }
+    fn learn(&mut self, content: BlobDigest, said: Said) {
+        if said.facts.is_none() && said.mentions.is_empty() {
+            self.silent.push(*content.as_bytes());
+        } else {
+            self.said.insert(*content.as_bytes(), said);
         }
-        self.silent.sort_unstable();
-        self.silent.dedup();
     }
 }
 
 impl Said {
-    fn is_nothing(&self) -> bool {
-        self.facts.is_none() && self.mentions.is_empty()
+    fn facts(&self) -> ContentFacts {
+        self.facts.as_deref().cloned().unwrap_or_default()
     }
 
-    fn tell(&self) -> (ContentFacts, Links) {
-        let facts = self.facts.as_deref().cloned().unwrap_or_default();
-        let mut links = Links::of_headers(&facts);
+    fn links(&self) -> Links {
+        let facts = self.facts.as_deref();
+        let mut links = facts.map(Links::of_headers).unwrap_or_default();
         for (name, rest) in &self.mentions {
             // Only names of store paths were written down.
             if let Ok(object) = StorePath::from_base_name(name) {
@@ -203,6 +200,6 @@ impl Said {
                 links.mentions.insert(Mention { object, rest });
             }
         }
-        (facts, links)
+        links
     }
 }
