@@ -20,12 +20,16 @@ pub enum DigestError {
     Base32(String),
 }
 
+/// Length of a digest in hexadecimal.
+const HEX_LEN: usize = 64;
+
 fn parse_hex(text: &str) -> Result<[u8; 32], DigestError> {
-    HEXLOWER
-        .decode(text.as_bytes())
-        .ok()
-        .and_then(|bytes| bytes.try_into().ok())
-        .ok_or_else(|| DigestError::Hex(text.chars().take(80).collect()))
+    let mut bytes = [0; 32];
+    // Into place: there are thousands in the listing of one tree.
+    if text.len() == HEX_LEN && HEXLOWER.decode_mut(text.as_bytes(), &mut bytes).is_ok() {
+        return Ok(bytes);
+    }
+    Err(DigestError::Hex(text.chars().take(80).collect()))
 }
 
 macro_rules! digest_kind {
@@ -48,7 +52,7 @@ macro_rules! digest_kind {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&HEXLOWER.encode(&self.0))
+                f.write_str(HEXLOWER.encode_mut_str(&self.0, &mut [0; HEX_LEN]))
             }
         }
 

@@ -11,6 +11,10 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
+mod pending;
+
+use pending::{Context, Directory, Pending, Taken, unread};
+
 use super::leave::left_out;
 use super::walk::{self, End};
 use super::{Content, Object, Objects, ProjectionError};
@@ -99,99 +103,25 @@ pub fn reach<E: From<ProjectionError>>(
     for content in contents {
         reacher.choose(content)?;
     }
-    // What each content that was read needs: most need nothing.
-    let mut links: BTreeMap<BlobDigest, Option<Rc<Links>>> = BTreeMap::new();
+    // Most contents need nothing: of those only that they were read is kept.
+    let mut known: BTreeSet<BlobDigest> = BTreeSet::new();
+    let mut links: BTreeMap<BlobDigest, Rc<Links>> = BTreeMap::new();
     while !reacher.pending.is_empty() {
         let round = std::mem::take(&mut reacher.pending);
-        let unread = unread(&round, |digest| !links.contains_key(digest));
-        let read = read(&unread)?;
-        let found = unread.iter().zip(read).map(|(file, found)| {
-            let needs = found != Links::default();
-            (file.digest, needs.then(|| Rc::new(found)))
-        });
-        // Put together in order and then joined, not inserted one by one.
-        links.append(&mut found.collect());
+        let unread = unread(&round, |digest| !known.contains(digest));
+        for (file, found) in unread.iter().zip(read(&unread)?) {
+            if found != Links::default() {
+                links.insert(file.digest, Rc::new(found));
+            }
+        }
+        known.append(&mut unread.iter().map(|file| file.digest).collect());
         for pending in round {
-            if let Some(Some(links)) = links.get(&pending.digest) {
+            if let Some(links) = links.get(&pending.digest) {
                 reacher.follow(&pending, &Rc::clone(links));
             }
         }
     }
     Ok(reacher.finish())
-}
-
-/// Returns the files of a round whose content is new, sorted, each content once: where it
-/// stands first.
-fn unread(round: &[Pending<'_>], is_new: impl Fn(&BlobDigest) -> bool) -> Vec<ToRead> {
-    let content = |file: &&Pending<'_>| (file.digest, file.executable);
-    let mut files: Vec<&Pending<'_>> = round.iter().filter(|file| is_new(&file.digest)).collect();
-    files.sort_by_key(content);
-    files.dedup_by_key(|file| content(file));
-    let files = files.into_iter().map(|file| ToRead {
-        place: file.place(),
-        digest: file.digest,
-        executable: file.executable,
-    });
-    files.collect()
-}
-
-/// How the loader of the program around a library works.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
-struct Context {
-    /// Whether it is musl's, which is the C library too, and looks where the programs and
-    /// libraries look that brought a library.
-    musl: bool,
-    /// Where those look.
-    inherited: Vec<Directory>,
-}
-
-/// A directory of an object; its root is the empty path.
-type Directory = (StorePath, String);
-
-/// An entry that is taken.
-struct Taken {
-    /// Why, at first.
-    reason: Reason,
-    /// Whether it was followed, if it is a file or a link, for the loader of no program.
-    followed: bool,
-    /// The other loaders that it was followed for: few entries have any.
-    followed_for: BTreeSet<Rc<Context>>,
-}
-
-impl Taken {
-    fn new(reason: Reason) -> Self {
-        Self {
-            reason,
-            followed: false,
-            followed_for: BTreeSet::new(),
-        }
-    }
-
-    /// Returns whether it is to be followed: once for each loader.
-    fn is_to_follow(&mut self, context: &Rc<Context>) -> bool {
-        if **context == Context::default() {
-            return !std::mem::replace(&mut self.followed, true);
-        }
-        self.followed_for.insert(Rc::clone(context))
-    }
-}
-
-/// A file whose content says what else is taken.
-struct Pending<'a> {
-    object: &'a StorePath,
-    path: &'a RelPath,
-    digest: BlobDigest,
-    executable: bool,
-    context: Rc<Context>,
-}
-
-impl Pending<'_> {
-    fn place(&self) -> Place {
-        Place {
-            object: self.object.clone(),
-            path: self.path.clone(),
-        }
-    }
 }
 
 struct Reacher<'a> {
@@ -266,11 +196,27 @@ impl<'a> Reacher<'a> {
                     .is_some_and(|rest| rest.starts_with('/'))
         };
         let context = Rc::default();
-        for found in listing.iter() {
-            let (path, _) = found;
-            if below(path) && wanted(path) {
-                self.take(object, found, reason.clone(), &context);
+        let mut found = listing
+            .iter()
+            .filter(|(path, _)| below(path) && wanted(path))
+            .peekable();
+        if !self.taken.contains_key(object) {
+            // What stands before the first link brings nothing along, so that it is taken
+            // together, without a search for the place of each: mostly a whole package.
+            let is_no_link = |found: &(_, &Entry)| !matches!(found.1, Entry::Symlink { .. });
+            let plain = std::iter::from_fn(|| found.next_if(is_no_link)).map(|found| {
+                let mut taken = Taken::new(reason.clone());
+                let pending = Pending::new(object, found, &mut taken, &context);
+                self.pending.extend(pending);
+                (found.0.clone(), taken)
+            });
+            let plain: BTreeMap<RelPath, Taken> = plain.collect();
+            if !plain.is_empty() {
+                self.taken.insert(object, plain);
             }
+        }
+        for found in found {
+            self.take(object, found, reason.clone(), &context);
         }
     }
 
@@ -284,24 +230,14 @@ impl<'a> Reacher<'a> {
     ) {
         let taken = self.taken.entry(object).or_default().entry(path.clone());
         let taken = taken.or_insert_with(|| Taken::new(reason));
-        match entry {
-            Entry::File {
-                digest, executable, ..
-            } if taken.is_to_follow(context) => self.pending.push(Pending {
-                object,
-                path,
-                digest: *digest,
-                executable: *executable,
-                context: Rc::clone(context),
-            }),
-            Entry::Symlink { .. } if taken.is_to_follow(context) => {
-                let by = Reason::Linked(Arc::new(Place {
-                    object: object.clone(),
-                    path: path.clone(),
-                }));
-                self.take_path(object, path.as_str(), &by, context);
-            }
-            _ => {}
+        let pending = Pending::new(object, (path, entry), taken, context);
+        self.pending.extend(pending);
+        if matches!(entry, Entry::Symlink { .. }) && taken.is_to_follow(context) {
+            let by = Reason::Linked(Arc::new(Place {
+                object: object.clone(),
+                path: path.clone(),
+            }));
+            self.take_path(object, path.as_str(), &by, context);
         }
     }
 

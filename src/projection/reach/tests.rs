@@ -301,6 +301,110 @@ fn links_are_followed_and_circles_end() {
 }
 
 #[test]
+fn an_object_of_which_nothing_is_wanted_is_not_reached() {
+    let (headers, app) = (object(1, "headers"), object(2, "app"));
+    let objects = Objects::from([
+        holding(
+            &headers,
+            &[("include/a.h", File), ("include/b.h", Link("a.h"))],
+        ),
+        holding(&app, &[("bin/app", File)]),
+    ]);
+    let found = reached(
+        &[content(&headers, None), content(&app, None)],
+        &objects,
+        &[],
+    );
+    assert_eq!(found.taken.keys().collect::<Vec<_>>(), [&app]);
+}
+
+#[test]
+fn what_a_link_leads_to_is_there_because_of_it() {
+    let app = object(1, "app");
+    let objects = Objects::from([holding(
+        &app,
+        &[
+            ("a/first", File),
+            ("b/link", Link("../c/target")),
+            ("c/target", File),
+            ("d/last", File),
+        ],
+    )]);
+    let found = reached(&[content(&app, None)], &objects, &[]);
+    let by = Reason::Linked(Arc::new(Place {
+        object: app.clone(),
+        path: "b/link".parse().unwrap(),
+    }));
+    let reasons: Vec<(&str, &Reason)> = found
+        .taken
+        .values()
+        .flatten()
+        .map(|(path, reason)| (path.as_str(), reason))
+        .filter(|(path, _)| path.contains('/'))
+        .collect();
+    let within = &Reason::Within;
+    assert_eq!(
+        reasons,
+        [
+            ("a/first", within),
+            ("b/link", within),
+            ("c/target", &by),
+            ("d/last", within)
+        ]
+    );
+}
+
+#[test]
+fn a_content_in_two_places_is_read_once() {
+    let (one, two) = (object(1, "one"), object(2, "two"));
+    let objects = Objects::from([
+        holding(&one, &[("bin/a", File), ("bin/b", File)]),
+        holding(&two, &[("bin/a", File)]),
+    ]);
+    // Their contents are made equal; in one place it may be executed.
+    let same = |executable| Entry::File {
+        digest: digest(&one, "bin/a"),
+        size_bytes: 1,
+        executable,
+    };
+    let objects: Objects = objects
+        .into_iter()
+        .map(|(object, held)| {
+            let entries = held.listing.iter().map(|(path, entry)| {
+                let is_same = path.as_str() == "bin/a";
+                let entry = if is_same {
+                    same(object == two)
+                } else {
+                    entry.clone()
+                };
+                (path.clone(), entry)
+            });
+            let listing = Listing::new(entries.collect()).unwrap();
+            (object, Object { listing, ..held })
+        })
+        .collect();
+    let mut read = Vec::new();
+    let contents = [content(&one, None), content(&two, None)];
+    let found = reach(&contents, &objects, |files| {
+        read.extend(
+            files
+                .iter()
+                .map(|file| (file.place.to_string(), file.executable)),
+        );
+        Ok::<_, Failed>(vec![Links::default(); files.len()])
+    });
+    assert_eq!(found.unwrap().taken.len(), 2);
+    read.sort();
+    assert_eq!(
+        read,
+        [
+            (format!("{one}/bin/b"), false),
+            (format!("{two}/bin/a"), true)
+        ]
+    );
+}
+
+#[test]
 fn a_missing_file_is_named_with_the_nearest() {
     let app = object(1, "app");
     let objects = Objects::from([holding(&app, &[("bin/sleep", File)])]);
