@@ -10,6 +10,7 @@
 //! | [`reach`](mod@reach) | closures by file: from what is chosen to all that it needs |
 //! | [`leave`] | what is left out of whole packages, by rule |
 //! | `place` | where taken files stand, for each layout |
+//! | `merge` | what several contents bring, as one tree |
 //! | `own` | whose they are, and their modes |
 //! | `cut` | which of them share a layer |
 //! | [`left`] | what was left behind, and why |
@@ -19,6 +20,7 @@ pub mod left;
 
 mod cut;
 mod layer;
+mod merge;
 mod own;
 mod place;
 mod reach;
@@ -29,7 +31,6 @@ pub use layer::LayerPlan;
 pub use reach::{Absent, Place, Reached, Reason, ToRead, reach};
 pub use walk::STORE;
 
-use std::collections::btree_map::Entry as Slot;
 use std::collections::{BTreeMap, BTreeSet};
 
 use cut::Group;
@@ -308,99 +309,6 @@ pub fn project(
         }
     }
     Ok(projection)
-}
-
-impl Projection {
-    /// Makes sure that a directory is there to hold others.
-    fn hold(&mut self, path: RelPath) {
-        self.entries.entry(path).or_insert_with(Placed::directory);
-    }
-
-    fn place_all(&mut self, group: &Group, by: &str) -> Result<(), ProjectionError> {
-        // One object's entries never conflict: where they are the first, they are copied as
-        // they are, without a search for the place of each.
-        let is_first = self.entries.is_empty();
-        if is_first {
-            self.entries.clone_from(&group.entries);
-        }
-        let mut held = None;
-        for (path, placed) in &group.entries {
-            // Most stand beside the one before.
-            let parent = path.parent_str();
-            if held != Some(parent) {
-                self.hold_above(path, by)?;
-                held = Some(parent);
-            }
-            if !is_first {
-                self.place_held(path, placed.clone(), by)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn place(&mut self, at: &RelPath, placed: Placed, by: &str) -> Result<(), ProjectionError> {
-        self.hold_above(at, by)?;
-        self.place_held(at, placed, by)
-    }
-
-    /// As [`Self::place`], in a directory that is held.
-    fn place_held(
-        &mut self,
-        at: &RelPath,
-        placed: Placed,
-        by: &str,
-    ) -> Result<(), ProjectionError> {
-        match self.entries.entry(at.clone()) {
-            Slot::Vacant(free) => {
-                free.insert(placed);
-            }
-            Slot::Occupied(there) if there.get().entry != placed.entry => {
-                return Err(conflict(at.clone(), Some(there.get()), by));
-            }
-            Slot::Occupied(_) if placed.entry == Entry::Directory => {}
-            Slot::Occupied(mut there) => {
-                there.insert(placed);
-            }
-        }
-        Ok(())
-    }
-
-    fn hold_above(&mut self, at: &RelPath, by: &str) -> Result<(), ProjectionError> {
-        for above in at.ancestors() {
-            if let Some(there) = self.entries.get(&above)
-                && there.entry != Entry::Directory
-            {
-                return Err(conflict(above, Some(there), by));
-            }
-            self.hold(above);
-        }
-        Ok(())
-    }
-
-    fn make_writable(&mut self, path: &RelPath) -> Result<(), ProjectionError> {
-        const BY: &str = "the list of writable directories";
-        self.hold_above(path, BY)?;
-        if let Some(there) = self.entries.get(path)
-            && there.entry != Entry::Directory
-        {
-            return Err(conflict(path.clone(), Some(there), BY));
-        }
-        let placed = Placed {
-            mode: WRITABLE_MODE,
-            ..Placed::directory()
-        };
-        self.entries.insert(path.clone(), placed);
-        Ok(())
-    }
-}
-
-fn conflict(path: RelPath, first: Option<&Placed>, by: &str) -> ProjectionError {
-    let first = first.and_then(|first| first.object.as_ref());
-    ProjectionError::Conflict {
-        path,
-        first: first.map_or_else(String::new, |object| object.name().to_string()),
-        second: by.to_owned(),
-    }
 }
 
 /// Nothing at an ordinary path may name the store, where the image has none.
