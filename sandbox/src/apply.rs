@@ -28,7 +28,7 @@ use crate::{copy, group, identity, landlock, seccomp, supervise, sys};
 /// What the loop holds between steps.
 pub(crate) struct World {
     pub pipes: Pipes,
-    /// Lets files of root's appear as files of the id that root becomes.
+    /// Lets files of root's appear as files of the id that root becomes, if it becomes one.
     pub id_map: Option<OwnedFd>,
     captured: VecDeque<Captured>,
     /// Copies in memory of what was captured, to be copied back; and how many are attached.
@@ -102,9 +102,10 @@ fn broken(what: &'static str) -> io::Error {
 
 /// Performs steps in order; the first that fails is reported and ends the process.
 pub(crate) fn perform(steps: &[Step], pipes: Pipes, id_map: Option<OwnedFd>) -> ! {
+    let leaves_root = |step: &Step| matches!(step, Step::LeaveRoot { .. });
     let mut world = World {
         pipes,
-        id_map,
+        id_map: id_map.filter(|_| steps.iter().any(leaves_root)),
         captured: VecDeque::new(),
         copied: Vec::new(),
         attached: 0,
@@ -193,7 +194,7 @@ impl World {
                 let pipe = self.input.as_ref().and_then(Input::pipe);
                 let streams: Vec<_> = written.into_iter().chain(pipe).collect();
                 let left =
-                    identity::leave_root(self.id_map.as_ref(), &mut self.captured, &streams)?;
+                    identity::leave_root(self.id_map.is_some(), &mut self.captured, &streams)?;
                 if !left {
                     self.without(Weakness::RootOutside, *optional)?;
                 }
@@ -262,7 +263,8 @@ impl World {
     fn perform_on_tree(&mut self, step: &Step) -> io::Result<()> {
         match step {
             Step::Capture { source, access } => {
-                self.captured.push_back(mounts::capture(source, *access)?);
+                let captured = mounts::capture(source, *access, self.id_map.as_ref())?;
+                self.captured.push_back(captured);
             }
             Step::OpenInput(source) => self.input = Some(Input::File(mounts::open_input(source)?)),
             Step::EmptyInput => self.input = Some(Input::EmptyPipe(io::pipe()?.0.into())),

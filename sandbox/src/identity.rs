@@ -16,8 +16,8 @@ use rustix::thread::{
     remove_capability_from_bounding_set, set_capabilities, set_capabilities_secure_bits,
 };
 
-use crate::mounts::{self, Captured, is_device};
-use crate::request::{Access, Clocks, Weakness};
+use crate::mounts::{self, Captured};
+use crate::request::{Clocks, Weakness};
 use crate::step::{Entry, Resource};
 use crate::sys;
 
@@ -53,21 +53,25 @@ pub(crate) fn id_map() -> io::Result<OwnedFd> {
     map
 }
 
-/// Becomes [`OUTSIDE`], lets what was captured appear as its own, and makes it the owner of
-/// the pipes and terminals that the program is given. Returns whether that could be done; if
-/// not, nothing has changed.
+/// Becomes [`OUTSIDE`], and makes it the owner of the pipes and terminals that the program is
+/// given. What was captured must appear as its own; a file system that cannot do that keeps its
+/// owners, which is enough for reading what everyone may read, and not for writing. Returns
+/// whether all could be done; if not, nothing has changed but that nothing is mapped.
 ///
 /// Capabilities outside stay until the user namespace is entered, which takes them: a host
 /// that lets only root make namespaces lets root's sandboxes be.
 pub(crate) fn leave_root(
-    id_map: Option<&OwnedFd>,
+    can_map: bool,
     captured: &mut VecDeque<Captured>,
     streams: &[BorrowedFd<'_>],
 ) -> io::Result<bool> {
-    let Some(id_map) = id_map else {
+    if !can_map {
         return Ok(false);
-    };
-    if !map_captured(id_map, captured)? {
+    }
+    if !captured.iter().all(Captured::serves) {
+        for one in captured {
+            *one = mounts::capture(&one.source, one.access, None)?;
+        }
         return Ok(false);
     }
     set_capabilities_secure_bits(CapabilitiesSecureBits::NO_SETUID_FIXUP)?;
@@ -81,24 +85,6 @@ pub(crate) fn leave_root(
     unistd::setresuid(uid, uid, uid)?;
     // Who changes its ids loses its own entries in `/proc`, which the maps are written to.
     nix::sys::prctl::set_dumpable(true)?;
-    Ok(true)
-}
-
-/// Maps what was captured. A file system that cannot do it keeps its owners, which is
-/// enough for reading what everyone may read, and not for writing.
-fn map_captured(id_map: &OwnedFd, captured: &mut VecDeque<Captured>) -> io::Result<bool> {
-    for at in 0..captured.len() {
-        let Some(one) = captured.get(at) else { break };
-        if is_device(&one.source) {
-            continue;
-        }
-        if sys::mount_map_ids(&one.mount, id_map).is_err() && one.access == Access::ReadWrite {
-            for one in captured {
-                *one = mounts::capture(&one.source, one.access)?;
-            }
-            return Ok(false);
-        }
-    }
     Ok(true)
 }
 

@@ -205,10 +205,9 @@ impl Launcher {
         let started = Instant::now();
         // Dropped, and so removed, when all that was in it is dead.
         let group = self.group(&request.limits.together)?;
-        let join = group
-            .iter()
-            .map(|group| Step::JoinGroup(group.path().to_owned()));
-        let steps: Vec<Step> = join.chain(steps.iter().cloned()).collect();
+        let join = group.as_ref();
+        let join = join.map(|group| Step::JoinGroup(group.path().to_owned()));
+        let steps: Vec<&Step> = join.iter().chain(steps).collect();
         let line = Line::open(request, wiring).map_err(SandboxError::Connection)?;
         let output = line.output.1.as_fd();
         let errors = line.errors.as_ref().map_or(output, |(_, end)| end.as_fd());

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{self, Read};
 
 use nix::errno::Errno;
-use rustix::fs::{AtFlags, CWD, Mode, StatVfsMountFlags, StatxFlags, mkdirat, statvfs, statx};
+use rustix::fs::{AtFlags, CWD, Mode, StatxFlags, chownat, mkdirat, statx};
 use rustix::thread::{
     CapabilitySet, SecureComputingMode, capabilities, capability_is_in_ambient_set,
     capability_is_in_bounding_set, no_new_privs, secure_computing_mode,
@@ -143,9 +143,11 @@ pub(crate) fn check(read_only: &[String], ids: Ids) -> Result<(), Lock> {
         return Err(Lock::Root);
     }
     for path in read_only {
-        let mount = statvfs(path.as_str()).map_err(|_| Lock::Untried(path.clone()))?;
-        if !mount.f_flag.contains(StatVfsMountFlags::RDONLY) {
-            return Err(Lock::ReadOnly(path.clone()));
+        // An owner that stays as it is. Whether there may be writing at all is judged first.
+        match chownat(CWD, path.as_str(), None, None, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(rustix::io::Errno::ROFS) => {}
+            Ok(()) | Err(rustix::io::Errno::PERM) => return Err(Lock::ReadOnly(path.clone())),
+            Err(_) => return Err(Lock::Untried(path.clone())),
         }
     }
     interfaces(&read("/proc/self/net/dev")?)?;

@@ -33,10 +33,18 @@ pub(crate) struct Captured {
     pub mount: OwnedFd,
     pub source: PathBuf,
     pub access: Access,
+    /// Whether its files appear with other owners than they have.
+    mapped: bool,
 }
 
-/// Returns a mount of a host path that is attached nowhere, with its attributes set.
-pub(crate) fn capture(source: &Path, access: Access) -> io::Result<Captured> {
+/// Returns a mount of a host path that is attached nowhere, with its attributes set; its files
+/// appear with the owners that a user namespace maps theirs to, if there is one and the file
+/// system can do that.
+pub(crate) fn capture(
+    source: &Path,
+    access: Access,
+    map: Option<&OwnedFd>,
+) -> io::Result<Captured> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_RECURSIVE
@@ -50,17 +58,22 @@ pub(crate) fn capture(source: &Path, access: Access) -> io::Result<Captured> {
     if access == Access::ReadOnly {
         attributes |= libc::MOUNT_ATTR_RDONLY;
     }
-    sys::mount_setattr(&mount, attributes, true)?;
+    let map = map.filter(|_| !is_device(source));
+    let mapped = map.is_some() && sys::mount_setattr_below(&mount, attributes, map).is_ok();
+    if !mapped {
+        sys::mount_setattr_below(&mount, attributes, None)?;
+    }
     Ok(Captured {
         mount,
         source: source.to_owned(),
         access,
+        mapped,
     })
 }
 
 /// Returns whether a path is one of the host's devices that a plan shows to a build; what
 /// else is below `/dev` is a directory like any other.
-pub(crate) fn is_device(source: &Path) -> bool {
+fn is_device(source: &Path) -> bool {
     source.parent() == Some(Path::new("/dev"))
         && source
             .file_name()
@@ -69,6 +82,11 @@ pub(crate) fn is_device(source: &Path) -> bool {
 }
 
 impl Captured {
+    /// Returns whether an id that is nobody's outside could write here.
+    pub(crate) fn serves(&self) -> bool {
+        self.access == Access::ReadOnly || self.mapped || is_device(&self.source)
+    }
+
     /// Attaches the mount below the new root, at a place of its own kind.
     pub(crate) fn attach(&self, root: &OwnedFd, path: &str) -> io::Result<()> {
         let stat = rustix::fs::fstat(&self.mount)?;
@@ -117,7 +135,7 @@ impl Copied {
 /// Opens a file of the host for reading, by way of a mount of its own: what the builder
 /// sees of the descriptor does not tell where the file lies.
 pub(crate) fn open_input(source: &Path) -> io::Result<OwnedFd> {
-    let captured = capture(source, Access::ReadOnly)?;
+    let captured = capture(source, Access::ReadOnly, None)?;
     let path = format!("/proc/self/fd/{}", captured.mount.as_raw_fd());
     Ok(File::open(path)?.into())
 }
@@ -161,7 +179,7 @@ pub(crate) fn mount_tmpfs(
 /// Mounts `/proc`, and returns the directory below it, which nothing else can reach.
 pub(crate) fn mount_proc(root: &OwnedFd) -> io::Result<OwnedFd> {
     let mount = new_mount("proc", &[])?;
-    sys::mount_setattr(&mount, libc::MOUNT_ATTR_RDONLY, false)?;
+    sys::mount_setattr(&mount, libc::MOUNT_ATTR_RDONLY)?;
     make_directories(root, "proc")?;
     let below = open_directory(root, "proc")?;
     write_file(&below, EMPTY_FILE, b"", 0o444)?;
@@ -208,13 +226,13 @@ fn lay_over(root: &OwnedFd, below: &OwnedFd, name: &str, target: &str) -> io::Re
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let mount = open_tree(below, name, flags)?;
     let attributes = SAFE | libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOEXEC;
-    sys::mount_setattr(&mount, attributes, false)?;
+    sys::mount_setattr(&mount, attributes)?;
     attach(&mount, root, target)
 }
 
 /// Makes the root itself read-only.
 pub(crate) fn seal(root: &OwnedFd) -> io::Result<()> {
-    sys::mount_setattr(root, SAFE | libc::MOUNT_ATTR_RDONLY, false)
+    sys::mount_setattr(root, SAFE | libc::MOUNT_ATTR_RDONLY)
 }
 
 /// Opens a directory below the new root.

@@ -89,7 +89,7 @@ impl<'a> Run<'a> {
     }
 
     /// Sends the plan.
-    pub(crate) fn send(&mut self, steps: &[Step]) -> io::Result<()> {
+    pub(crate) fn send(&mut self, steps: &[&Step]) -> io::Result<()> {
         match &mut self.life {
             Some(life) => send(life, &steps),
             None => Ok(()),

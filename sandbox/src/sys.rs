@@ -29,27 +29,37 @@ pub(crate) fn fork() -> io::Result<Option<Pid>> {
     }
 }
 
-/// Sets attributes of a mount, and of everything mounted below it where asked.
-pub(crate) fn mount_setattr(mount: &OwnedFd, set: u64, recursive: bool) -> io::Result<()> {
+/// Sets attributes of a mount.
+pub(crate) fn mount_setattr(mount: &OwnedFd, set: u64) -> io::Result<()> {
     let attributes = libc::mount_attr {
         attr_set: set,
         attr_clr: 0,
-        // Mounts captured outside must not pass on what is mounted there later.
-        propagation: if recursive { libc::MS_PRIVATE } else { 0 },
+        propagation: 0,
         userns_fd: 0,
     };
-    mount_change(mount, &attributes, recursive)
+    mount_change(mount, &attributes, false)
 }
 
-/// Shows the files of a mount and of everything mounted below it with the owners that a
-/// user namespace maps theirs to.
-pub(crate) fn mount_map_ids(mount: &OwnedFd, namespace: &OwnedFd) -> io::Result<()> {
-    let number = u64::try_from(namespace.as_raw_fd()).map_err(io::Error::other)?;
+/// Sets attributes of a mount and of everything mounted below it, and shows their files with
+/// the owners that a user namespace maps theirs to, if there is one.
+pub(crate) fn mount_setattr_below(
+    mount: &OwnedFd,
+    set: u64,
+    map: Option<&OwnedFd>,
+) -> io::Result<()> {
+    let (mapped, userns_fd) = match map {
+        Some(map) => {
+            let number = u64::try_from(map.as_raw_fd()).map_err(io::Error::other)?;
+            (libc::MOUNT_ATTR_IDMAP, number)
+        }
+        None => (0, 0),
+    };
     let attributes = libc::mount_attr {
-        attr_set: libc::MOUNT_ATTR_IDMAP,
+        attr_set: set | mapped,
         attr_clr: 0,
-        propagation: 0,
-        userns_fd: number,
+        // Mounts captured outside must not pass on what is mounted there later.
+        propagation: libc::MS_PRIVATE,
+        userns_fd,
     };
     mount_change(mount, &attributes, true)
 }
