@@ -135,20 +135,24 @@ const OFFSETS: &str = "/proc/self/timens_offsets";
 static INHERITED: OnceLock<String> = OnceLock::new();
 
 /// Reads the offsets that new namespaces begin with, so that processes forked from here
-/// need not. A kernel without them says so when clocks are to be set.
+/// need not. Why they cannot be read is told when clocks are to be set.
 pub(crate) fn read_clocks() {
-    if let Ok(offsets) = std::fs::read_to_string(OFFSETS) {
-        INHERITED.get_or_init(|| offsets);
+    drop(inherited_offsets());
+}
+
+fn inherited_offsets() -> io::Result<&'static str> {
+    if let Some(offsets) = INHERITED.get() {
+        return Ok(offsets);
     }
+    let offsets = std::fs::read_to_string(OFFSETS)?;
+    Ok(INHERITED.get_or_init(|| offsets))
 }
 
 /// Sets the clocks of a time namespace that no process is in yet.
 pub(crate) fn set_clocks(clocks: Clocks) -> io::Result<()> {
     // A new namespace begins with the offsets of the caller's own, in which its clocks are
     // read here; offsets always count from the machine's clocks.
-    let inherited = INHERITED
-        .get()
-        .ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))?;
+    let inherited = inherited_offsets()?;
     let mut offsets = String::new();
     for (name, clock, wanted) in [
         (

@@ -82,7 +82,8 @@ fn is_device(source: &Path) -> bool {
 }
 
 impl Captured {
-    /// Returns whether an id that is nobody's outside could write here.
+    /// Returns whether an id that is nobody's outside can do here what it is granted: read
+    /// what everyone may read, or write.
     pub(crate) fn serves(&self) -> bool {
         self.access == Access::ReadOnly || self.mapped || is_device(&self.source)
     }
