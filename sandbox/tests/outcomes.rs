@@ -170,6 +170,29 @@ fn what_is_missing_must_be_allowed_and_is_told() {
     );
 }
 
+/// Root becomes nobody's id, which can write only where owners are mapped; `/proc` is a file
+/// system that cannot do that.
+#[test]
+fn what_cannot_be_mapped_is_read_and_not_written() {
+    if Caller::current().power != Power::Root {
+        return;
+    }
+    let mut request = shell("test -e /shown/uptime");
+    request
+        .nodes
+        .push(bind("/shown", "/proc", Access::ReadOnly));
+    assert_eq!(run_with(&launcher(), &request).0.end, End::Exited(0));
+    request.nodes.pop();
+    request
+        .nodes
+        .push(bind("/shown", "/proc", Access::ReadWrite));
+    let cancel = Cancel::new().unwrap();
+    match launcher().run(&request, &mut |_| {}, &cancel) {
+        Err(SandboxError::Weaker { missing }) => assert_eq!(missing, Weakness::RootOutside),
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn a_killed_parent_leaves_nothing() {
     let word = format!("word-{}-parent", std::process::id());
