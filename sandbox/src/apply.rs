@@ -18,8 +18,8 @@ use rustix::mount::{MountPropagationFlags, MoveMountFlags, UnmountFlags, move_mo
 use crate::child::{self, Line, Pipes};
 use crate::ids::{self, Outsider};
 use crate::lock::{self, Lock};
-use crate::mounts::Copied;
-use crate::mounts::{self, Captured};
+use crate::mounts::{self, BelowProc, Captured, Copied};
+use crate::namespaces::{self, Reserve};
 use crate::request::Weakness;
 use crate::step::{Resource, Step};
 use crate::wire::Report;
@@ -29,7 +29,9 @@ use crate::{copy, group, identity, landlock, seccomp, supervise, sys};
 pub(crate) struct World {
     pub pipes: Pipes,
     /// Lets files of root's appear as files of the id that root becomes, if it becomes one.
-    pub id_map: Option<OwnedFd>,
+    id_map: Option<OwnedFd>,
+    /// Namespaces made ahead.
+    reserve: Option<Reserve>,
     captured: VecDeque<Captured>,
     /// Copies in memory of what was captured, to be copied back; and how many are attached.
     copied: Vec<Copied>,
@@ -40,8 +42,7 @@ pub(crate) struct World {
     root: Option<OwnedFd>,
     /// Who the process was when it entered the namespaces.
     outside: Option<(Uid, Gid)>,
-    /// The directory that `/proc` is mounted on.
-    below_proc: Option<OwnedFd>,
+    below_proc: Option<BelowProc>,
     supervisor: Option<Supervisor>,
     /// Layers that this run goes without.
     missing: BTreeSet<Weakness>,
@@ -100,12 +101,21 @@ fn broken(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, what)
 }
 
+/// What was made before there was a plan.
+pub(crate) struct Ahead {
+    /// Lets files of root's appear as files of the id that root becomes, if it can.
+    pub id_map: Option<OwnedFd>,
+    /// Namespaces that the run may enter, if there was time to make them.
+    pub reserve: Option<Reserve>,
+}
+
 /// Performs steps in order; the first that fails is reported and ends the process.
-pub(crate) fn perform(steps: &[Step], pipes: Pipes, id_map: Option<OwnedFd>) -> ! {
+pub(crate) fn perform(steps: &[Step], pipes: Pipes, ahead: Ahead) -> ! {
     let leaves_root = |step: &Step| matches!(step, Step::LeaveRoot { .. });
     let mut world = World {
         pipes,
-        id_map: id_map.filter(|_| steps.iter().any(leaves_root)),
+        id_map: ahead.id_map.filter(|_| steps.iter().any(leaves_root)),
+        reserve: ahead.reserve,
         captured: VecDeque::new(),
         copied: Vec::new(),
         attached: 0,
@@ -206,11 +216,14 @@ impl World {
                 processes,
             } => {
                 self.outside = Some((Uid::effective(), Gid::effective()));
-                for missing in identity::enter_namespaces(*processes)? {
+                let reserve = self.reserve.take();
+                for missing in namespaces::enter(*processes, reserve)? {
                     self.without(missing, optional.contains(&missing))?;
                 }
             }
             Step::EnterRange { users, groups, by } => {
+                // Namespaces made ahead are not below the one of the range.
+                self.reserve = None;
                 ids::enter(users, groups, *by)?.map_err(Refusal::Told)?;
                 self.keeper = Some(ids::keeper(users, groups)?);
             }
@@ -338,7 +351,7 @@ impl World {
         Ok(())
     }
 
-    fn below_proc(&self) -> io::Result<&OwnedFd> {
+    fn below_proc(&self) -> io::Result<&BelowProc> {
         self.below_proc
             .as_ref()
             .ok_or_else(|| broken("`/proc` is not mounted yet"))
@@ -358,9 +371,9 @@ impl World {
             }
             Step::JoinGroup(path) => group::join(path),
             Step::FollowServer => Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?),
-            Step::EnterProcessNamespace => identity::enter_process_namespace(),
+            Step::EnterProcessNamespace => namespaces::enter_process_namespace(),
             Step::NextPid(pid) => identity::next_pid(*pid),
-            Step::LoopbackUp => sys::loopback_up(sys::control_socket()?.as_fd()),
+            Step::LoopbackUp => sys::loopback_up(),
             Step::HostName(name) => Ok(nix::unistd::sethostname(name)?),
             Step::DomainName(name) => sys::set_domain_name(name),
             Step::NewKeyring => identity::new_keyring(),

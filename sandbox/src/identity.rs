@@ -2,10 +2,9 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::OnceLock;
 
-use nix::sched::CloneFlags;
 use nix::sys::resource::{Resource as Kernel, getrlimit, setrlimit};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{Gid, Pid, Uid};
@@ -17,41 +16,13 @@ use rustix::thread::{
 };
 
 use crate::mounts::{self, Captured};
-use crate::request::{Clocks, Weakness};
-use crate::step::{Entry, Resource};
+use crate::request::Clocks;
+use crate::step::Resource;
 use crate::sys;
 
 /// The user and group that root's sandboxes have outside: from a range that distributions
 /// and container engines leave alone, so that it owns no file and no other process.
 pub(crate) const OUTSIDE: u32 = 1_879_100_000;
-
-/// Returns a user namespace in which root is [`OUTSIDE`], as a map for mounts; nothing
-/// where this process may not make one.
-pub(crate) fn id_map() -> io::Result<OwnedFd> {
-    let (ready, ready_writer) = io::pipe()?;
-    let Some(holder) = sys::fork()? else {
-        let entered = nix::sched::unshare(CloneFlags::CLONE_NEWUSER);
-        if entered.is_err() || rustix::io::write(&ready_writer, b"!") != Ok(1) {
-            sys::exit_now(1);
-        }
-        loop {
-            unistd::pause();
-        }
-    };
-    drop(ready_writer);
-    let map = || -> io::Result<OwnedFd> {
-        let mut byte = [0];
-        io::Read::read_exact(&mut &ready, &mut byte)?;
-        let process = format!("/proc/{holder}");
-        std::fs::write(format!("{process}/uid_map"), format!("0 {OUTSIDE} 1"))?;
-        std::fs::write(format!("{process}/gid_map"), format!("0 {OUTSIDE} 1"))?;
-        Ok(std::fs::File::open(format!("{process}/ns/user"))?.into())
-    };
-    let map = map();
-    nix::sys::signal::kill(holder, nix::sys::signal::Signal::SIGKILL)?;
-    sys::wait_any(holder.as_raw())?;
-    map
-}
 
 /// Becomes [`OUTSIDE`], and makes it the owner of the pipes and terminals that the program is
 /// given. What was captured must appear as its own; a file system that cannot do that keeps its
@@ -74,58 +45,24 @@ pub(crate) fn leave_root(
         }
         return Ok(false);
     }
-    set_capabilities_secure_bits(CapabilitiesSecureBits::NO_SETUID_FIXUP)?;
-    let (uid, gid) = (Uid::from_raw(OUTSIDE), Gid::from_raw(OUTSIDE));
     for stream in streams {
         // Its owner alone may open a pipe or a terminal again, as `/dev/stdout` does.
+        let (uid, gid) = (Uid::from_raw(OUTSIDE), Gid::from_raw(OUTSIDE));
         unistd::fchown(stream, Some(uid), Some(gid))?;
     }
+    become_outside()?;
+    Ok(true)
+}
+
+/// Becomes [`OUTSIDE`], and keeps the capabilities.
+pub(crate) fn become_outside() -> io::Result<()> {
+    set_capabilities_secure_bits(CapabilitiesSecureBits::NO_SETUID_FIXUP)?;
+    let (uid, gid) = (Uid::from_raw(OUTSIDE), Gid::from_raw(OUTSIDE));
     unistd::setgroups(&[])?;
     unistd::setresgid(gid, gid, gid)?;
     unistd::setresuid(uid, uid, uid)?;
     // Who changes its ids loses its own entries in `/proc`, which the maps are written to.
-    nix::sys::prctl::set_dumpable(true)?;
-    Ok(true)
-}
-
-/// Enters a new namespace of each kind, and returns the kinds that this host does not give:
-/// its kernel was built without them, or a setting allows none.
-///
-/// That of processes is one that only children enter.
-pub(crate) fn enter_namespaces(processes: Entry) -> io::Result<BTreeSet<Weakness>> {
-    let of_processes = match processes {
-        Entry::Now => CloneFlags::CLONE_NEWPID,
-        Entry::Later => CloneFlags::empty(),
-    };
-    let needed = of_processes
-        | CloneFlags::CLONE_NEWUSER
-        | CloneFlags::CLONE_NEWNS
-        | CloneFlags::CLONE_NEWNET
-        | CloneFlags::CLONE_NEWIPC
-        | CloneFlags::CLONE_NEWUTS;
-    let optional = [
-        (CloneFlags::CLONE_NEWCGROUP, Weakness::CgroupNamespace),
-        (
-            CloneFlags::from_bits_retain(libc::CLONE_NEWTIME),
-            Weakness::TimeNamespace,
-        ),
-    ];
-    let all = optional.iter().fold(needed, |all, (flag, _)| all | *flag);
-    if nix::sched::unshare(all).is_ok() {
-        return Ok(BTreeSet::new());
-    }
-    // The call does all or nothing; what is wrong with the others is told by this one.
-    nix::sched::unshare(needed)?;
-    Ok(optional
-        .into_iter()
-        .filter(|(flag, _)| nix::sched::unshare(*flag).is_err())
-        .map(|(_, weakness)| weakness)
-        .collect())
-}
-
-/// Lets the next child be process 1 of a new namespace.
-pub(crate) fn enter_process_namespace() -> io::Result<()> {
-    Ok(nix::sched::unshare(CloneFlags::CLONE_NEWPID)?)
+    Ok(nix::sys::prctl::set_dumpable(true)?)
 }
 
 /// Where the offsets are read and written of a time namespace that no process is in yet.

@@ -23,7 +23,8 @@
 //! | `apply` | performs the steps: one loop |
 //! | `mounts`, `copy` | the file tree |
 //! | [`range`], `ids` | a range of users and groups, where a request asks for one |
-//! | `identity` | users, namespaces, capabilities, limits |
+//! | `namespaces` | what a run enters, and what of it is made before there is a run |
+//! | `identity` | users, clocks, capabilities, limits |
 //! | `landlock`, `seccomp`, `table` | what may be written, and which system calls may be made |
 //! | [`lock`] | tries from inside that everything is closed |
 //! | [`supervise`] | answers in the kernel's place, where a request varies what it says |
@@ -48,6 +49,7 @@ pub mod launch;
 pub mod lock;
 mod machine;
 mod mounts;
+mod namespaces;
 pub mod outcome;
 pub mod plan;
 pub mod range;

@@ -177,22 +177,35 @@ pub(crate) fn mount_tmpfs(
     attach(&mount, root, path)
 }
 
-/// Mounts `/proc`, and returns the directory below it, which nothing else can reach.
-pub(crate) fn mount_proc(root: &OwnedFd) -> io::Result<OwnedFd> {
+/// The directory below `/proc`, which nothing else can reach: what lies over entries of
+/// `/proc` comes from there.
+pub(crate) struct BelowProc {
+    /// The directory, to create files in.
+    writable: OwnedFd,
+    /// The same, by a mount that grants only reading: mounts of its files are born like it.
+    shown: OwnedFd,
+}
+
+/// Mounts `/proc`, and returns what is below it.
+pub(crate) fn mount_proc(root: &OwnedFd) -> io::Result<BelowProc> {
     let mount = new_mount("proc", &[])?;
     sys::mount_setattr(&mount, libc::MOUNT_ATTR_RDONLY)?;
     make_directories(root, "proc")?;
-    let below = open_directory(root, "proc")?;
-    write_file(&below, EMPTY_FILE, b"", 0o444)?;
+    let writable = open_directory(root, "proc")?;
+    write_file(&writable, EMPTY_FILE, b"", 0o444)?;
     // A socket is opened by nobody, not even by who may read every file.
-    mknodat(&below, CLOSED_FILE, FileType::Socket, Mode::empty(), 0)?;
-    mkdirat(&below, EMPTY_DIRECTORY, Mode::from_raw_mode(0o555))?;
+    mknodat(&writable, CLOSED_FILE, FileType::Socket, Mode::empty(), 0)?;
+    mkdirat(&writable, EMPTY_DIRECTORY, Mode::from_raw_mode(0o555))?;
+    let shown = clone_mount(root, "proc")?;
+    let attributes = SAFE | libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOEXEC;
+    sys::mount_setattr(&shown, attributes)?;
+    attach(&shown, root, "proc")?;
     attach(&mount, root, "proc")?;
-    Ok(below)
+    Ok(BelowProc { writable, shown })
 }
 
 /// Hides an entry of `/proc`, if there is one, behind one that is empty.
-pub(crate) fn mask(root: &OwnedFd, below: &OwnedFd, path: &str, open: bool) -> io::Result<()> {
+pub(crate) fn mask(root: &OwnedFd, below: &BelowProc, path: &str, open: bool) -> io::Result<()> {
     let target = format!("proc/{path}");
     match statat(root, target.as_str(), AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => {
@@ -202,7 +215,7 @@ pub(crate) fn mask(root: &OwnedFd, below: &OwnedFd, path: &str, open: bool) -> i
                 (false, true) => EMPTY_FILE,
                 (false, false) => CLOSED_FILE,
             };
-            lay_over(root, below, empty, &target)
+            attach(&clone_mount(&below.shown, empty)?, root, &target)
         }
         Err(Errno::NOENT) => Ok(()),
         Err(errno) => Err(errno.into()),
@@ -210,25 +223,29 @@ pub(crate) fn mask(root: &OwnedFd, below: &OwnedFd, path: &str, open: bool) -> i
 }
 
 /// Shows other content for an entry of `/proc`, if there is one.
-pub(crate) fn cover(root: &OwnedFd, below: &OwnedFd, path: &str, content: &[u8]) -> io::Result<()> {
+pub(crate) fn cover(
+    root: &OwnedFd,
+    below: &BelowProc,
+    path: &str,
+    content: &[u8],
+) -> io::Result<()> {
     let target = format!("proc/{path}");
     match statat(root, target.as_str(), AtFlags::SYMLINK_NOFOLLOW) {
         Ok(_) => {
             let name = path.replace('/', "-");
-            write_file(below, &name, content, 0o444)?;
-            lay_over(root, below, &name, &target)
+            write_file(&below.writable, &name, content, 0o444)?;
+            attach(&clone_mount(&below.shown, &name)?, root, &target)
         }
         Err(Errno::NOENT) => Ok(()),
         Err(errno) => Err(errno.into()),
     }
 }
 
-fn lay_over(root: &OwnedFd, below: &OwnedFd, name: &str, target: &str) -> io::Result<()> {
+/// Returns another mount of a file or directory, with the attributes of the one it is
+/// reached by.
+fn clone_mount(directory: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let mount = open_tree(below, name, flags)?;
-    let attributes = SAFE | libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOEXEC;
-    sys::mount_setattr(&mount, attributes)?;
-    attach(&mount, root, target)
+    Ok(open_tree(directory, name, flags)?)
 }
 
 /// Makes the root itself read-only.

@@ -116,7 +116,8 @@ pub(crate) fn reset_signals() -> io::Result<()> {
 }
 
 /// Brings up the loopback interface of the current network namespace.
-pub(crate) fn loopback_up(socket: BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn loopback_up() -> io::Result<()> {
+    let socket = control_socket()?;
     // SAFETY: all-zero bytes are a valid `ifreq`.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
@@ -342,7 +343,7 @@ pub(crate) fn exit_now(status: i32) -> ! {
 }
 
 /// Opens a socket that is only used to configure an interface.
-pub(crate) fn control_socket() -> io::Result<OwnedFd> {
+fn control_socket() -> io::Result<OwnedFd> {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
     socket(
         AddressFamily::Inet,

@@ -10,7 +10,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Gid, Uid};
 
 use crate::launch::Launcher;
-use crate::{group, identity, seccomp};
+use crate::{group, identity, namespaces, seccomp};
 
 /// The argument that turns this executable into a trial.
 pub(crate) const TRIAL_ARGUMENT: &str = "__kiln-sandbox-trial";
@@ -60,7 +60,7 @@ const JOIN: &str = "join:";
 pub(crate) fn answer(word: &str) -> i32 {
     let done = match word {
         FILTERS => install_filters(),
-        ID_MAP => identity::id_map().map(drop),
+        ID_MAP => namespaces::id_map().map(drop),
         word => match word.strip_prefix(JOIN) {
             Some(group) => group::join(group.as_ref()),
             None => enter(word),

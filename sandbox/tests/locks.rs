@@ -17,12 +17,13 @@ fn open(change: impl Fn(&mut Vec<Step>)) -> Lock {
         .push(bind("/mark", directory.path(), Access::ReadWrite));
     request.nodes.push(bind("/in", "/etc", Access::ReadOnly));
     let mut plan = steps(&request, Caller::current());
-    launcher().perform_for_test(&request, &plan).unwrap();
+    let launcher = launcher();
+    launcher.perform_for_test(&request, &plan).unwrap();
     let mark = directory.path().join("file");
     assert!(mark.exists(), "the plan does not work as it is");
     std::fs::remove_file(&mark).unwrap();
     change(&mut plan);
-    let result = launcher().perform_for_test(&request, &plan);
+    let result = launcher.perform_for_test(&request, &plan);
     assert!(!mark.exists(), "the program ran");
     match result {
         Err(SandboxError::Open { lock }) => lock,

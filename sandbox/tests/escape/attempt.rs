@@ -182,13 +182,22 @@ pub fn try_run(request: &SandboxRequest) -> Result<(End, String), SandboxError> 
 
 /// Runs a request until its first words, tries something at that moment, and cancels it.
 pub fn run_until_heard(request: &SandboxRequest, mut then: impl FnMut()) -> (End, String) {
+    hear(&used_launcher(&programs().child), request, |_| then())
+}
+
+/// Does the same with a launcher, and passes the words on.
+pub fn hear(
+    launcher: &Launcher,
+    request: &SandboxRequest,
+    mut then: impl FnMut(&str),
+) -> (End, String) {
     let cancel = Cancel::new().unwrap();
     let mut log = Vec::new();
-    let outcome = Launcher::new(programs().child.clone()).run(
+    let outcome = launcher.run(
         request,
         &mut |bytes| {
             log.extend_from_slice(bytes);
-            then();
+            then(std::str::from_utf8(bytes).unwrap());
             cancel.cancel();
         },
         &cancel,
@@ -196,10 +205,25 @@ pub fn run_until_heard(request: &SandboxRequest, mut then: impl FnMut()) -> (End
     (outcome.unwrap().end, String::from_utf8(log).unwrap())
 }
 
+/// Returns a launcher that has run something: all runs but the first enter namespaces that
+/// were made ahead, and most runs are not the first.
+pub fn used_launcher(child: &Path) -> Launcher {
+    let launcher = Launcher::new(child.to_owned());
+    let mut request = SandboxRequest::new(vec!["/probe".to_owned()]);
+    request.nodes = vec![Node::Bind {
+        path: "/probe".to_owned(),
+        source: programs().probe.clone(),
+        access: Access::ReadOnly,
+    }];
+    let cancel = Cancel::new().unwrap();
+    launcher.run(&request, &mut |_| {}, &cancel).unwrap();
+    launcher
+}
+
 /// Does the same as [`try_run`] with another executable as the sandbox.
 pub fn run_by(child: &Path, request: &SandboxRequest) -> Result<(End, String), SandboxError> {
     let mut log = Vec::new();
-    let outcome = Launcher::new(child.to_owned()).run(
+    let outcome = used_launcher(child).run(
         request,
         &mut |bytes| log.extend_from_slice(bytes),
         &Cancel::new().unwrap(),

@@ -218,6 +218,20 @@ fn changing_kernel_settings() {
     }
 }
 
+/// What lies over entries of `/proc` belongs to the build's user.
+#[test]
+fn changing_what_covers_an_entry_of_proc() {
+    let place = Place::new();
+    for act in ["make-executable", "touch"] {
+        place.try_twin(&format!("{act} {{host}}/secret"), Twin::Anyone);
+        for path in ["bus", "cpuinfo", "kcore", "modules", "uptime", "version"] {
+            let inside = place.inside(&format!("{act} /proc/{path}"));
+            let refused = ["refused EROFS", "refused ENOENT"];
+            assert!(refused.contains(&inside.as_str()), "{act} {path}: {inside}");
+        }
+    }
+}
+
 #[test]
 fn reading_the_kernel_s_memory_and_log() {
     for path in ["/proc/kcore", "/proc/kmsg"] {

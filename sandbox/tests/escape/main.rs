@@ -19,6 +19,7 @@ mod modes;
 mod mounts;
 mod processes;
 mod programs;
+mod runs;
 mod runtime;
 mod sockets;
 mod tells;

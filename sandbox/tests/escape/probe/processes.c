@@ -13,6 +13,23 @@ static int wait_(char **a) {
     return pause();
 }
 
+/* Prints in which namespaces it is, and runs until it is killed. */
+static int namespaces(char **a) {
+    (void)a;
+    static const char *const kinds[] = {"cgroup", "ipc", "mnt", "net",
+                                        "pid",    "time", "user", "uts"};
+    char line[512] = "";
+    for (size_t kind = 0; kind < sizeof kinds / sizeof *kinds; kind++) {
+        char path[64], name[64] = "";
+        snprintf(path, sizeof path, "/proc/self/ns/%s", kinds[kind]);
+        if (readlink(path, name, sizeof name - 1) < 0)
+            cannot("read its namespaces");
+        strcat(strcat(line, kind ? " " : ""), name);
+    }
+    printf("%s\n", line);
+    return pause();
+}
+
 /* Looks for a word among the arguments of all other processes. */
 static int find(char **a) {
     DIR *proc = opendir("/proc");
@@ -160,6 +177,7 @@ static int bomb(char **a) {
 
 const struct act processes[] = {
     {"wait", 1, wait_},
+    {"namespaces", 0, namespaces},
     {"find", 1, find},
     {"signal", 1, signal_},
     {"kill", 1, kill_},
