@@ -72,6 +72,25 @@ fn timed(run: impl FnOnce()) -> Duration {
     started.elapsed()
 }
 
+/// How many runs the time of several at once is averaged over.
+const AT_ONCE: u32 = 40;
+
+/// Returns what a run takes of the time of many, two of them at once.
+fn two_at_once(launcher: &Launcher, request: &SandboxRequest, cancel: &Cancel) -> Duration {
+    let all = timed(|| {
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    for _ in 0..AT_ONCE / 2 {
+                        launcher.run(request, &mut |_| {}, cancel).unwrap();
+                    }
+                });
+            }
+        });
+    });
+    all / AT_ONCE
+}
+
 fn succeed(command: &mut Command) {
     let status = command
         .status()
@@ -97,8 +116,8 @@ fn main() {
     let launcher = Launcher::new(PathBuf::from(env!("CARGO_BIN_EXE_kiln-sandbox-child")));
     let (request, cancel) = (request(&inputs), Cancel::new().unwrap());
     let with_bwrap = Command::new("bwrap").arg("--version").output().is_ok();
-    let mut times = [const { Vec::new() }; 4];
-    for _ in 0..rounds {
+    let mut times = [const { Vec::new() }; 5];
+    for round in 0..rounds {
         times[0].push(timed(|| {
             let outcome = launcher.run(&request, &mut |_| {}, &cancel).unwrap();
             assert_eq!(outcome.end, End::Exited(0));
@@ -107,14 +126,18 @@ fn main() {
             let launcher = Launcher::new(PathBuf::from(env!("CARGO_BIN_EXE_kiln-sandbox-child")));
             launcher.run(&request, &mut |_| {}, &cancel).unwrap();
         }));
-        times[2].push(timed(|| succeed(&mut bare(&yardstick, &inputs))));
+        if round % 10 == 0 {
+            times[2].push(two_at_once(&launcher, &request, &cancel));
+        }
+        times[3].push(timed(|| succeed(&mut bare(&yardstick, &inputs))));
         if with_bwrap {
-            times[3].push(timed(|| succeed(&mut bwrap(&inputs))));
+            times[4].push(timed(|| succeed(&mut bwrap(&inputs))));
         }
     }
     let names = [
         "kiln-sandbox",
         "kiln-sandbox, its server started too",
+        "kiln-sandbox, a run of two at once",
         "bare C program",
         "bwrap --unshare-all",
     ];
