@@ -2,7 +2,8 @@
 //! inputs, beside `bwrap` with the same binds and a bare C program that makes the same
 //! system calls. The contenders take turns, so that what else the machine does hits all.
 //!
-//! `cargo bench -p kiln-sandbox [-- ROUNDS]` prints the medians in milliseconds.
+//! `cargo bench -p kiln-sandbox --bench start [-- ROUNDS]` prints the medians, in
+//! milliseconds. A range of ids is measured where one is lent to the caller.
 
 #![allow(
     clippy::unwrap_used,
@@ -15,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use kiln_sandbox::{Access, Cancel, End, Launcher, Node, SandboxRequest};
+use kiln_sandbox::{Access, Cancel, End, Ids, Launcher, Node, SandboxRequest};
 
 const INPUTS: usize = 50;
 
@@ -76,20 +77,19 @@ fn timed(run: impl FnOnce()) -> Duration {
 const AT_ONCE: u32 = 40;
 
 /// Returns what a run takes of the time of many, two of them at once.
-fn two_at_once(launcher: &Launcher, request: &SandboxRequest, cancel: &Cancel) -> Duration {
+fn two_at_once(run: impl Fn() + Sync) -> Duration {
     let all = timed(|| {
         std::thread::scope(|scope| {
             for _ in 0..2 {
-                scope.spawn(|| {
-                    for _ in 0..AT_ONCE / 2 {
-                        launcher.run(request, &mut |_| {}, cancel).unwrap();
-                    }
-                });
+                scope.spawn(|| (0..AT_ONCE / 2).for_each(|_| run()));
             }
         });
     });
     all / AT_ONCE
 }
+
+/// A name, and what it takes in a round, if it can be done here and has its turn.
+type Contender<'a> = (&'static str, Box<dyn Fn(u32) -> Option<Duration> + 'a>);
 
 fn succeed(command: &mut Command) {
     let status = command
@@ -113,39 +113,54 @@ fn main() {
     compile(&inputs.join("0"), "true", &source);
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/bare.c");
     let yardstick = compile(directory.path(), "bare", &here);
-    let launcher = Launcher::new(PathBuf::from(env!("CARGO_BIN_EXE_kiln-sandbox-child")));
-    let (request, cancel) = (request(&inputs), Cancel::new().unwrap());
+    let launcher = || Launcher::new(PathBuf::from(env!("CARGO_BIN_EXE_kiln-sandbox-child")));
+    let (used, cancel) = (launcher(), Cancel::new().unwrap());
+    let request = request(&inputs);
+    let mut range = request.clone();
+    range.ids = Ids::Range;
+    let run = |launcher: &Launcher, request: &SandboxRequest| {
+        let outcome = launcher.run(request, &mut |_| {}, &cancel).unwrap();
+        assert_eq!(outcome.end, End::Exited(0));
+    };
+    let lent = used.plan(&range).is_ok();
     let with_bwrap = Command::new("bwrap").arg("--version").output().is_ok();
-    let mut times = [const { Vec::new() }; 5];
+    let contenders: [Contender<'_>; 6] = [
+        (
+            "kiln-sandbox",
+            Box::new(|_| Some(timed(|| run(&used, &request)))),
+        ),
+        (
+            "kiln-sandbox, its server started too",
+            Box::new(|_| Some(timed(|| run(&launcher(), &request)))),
+        ),
+        (
+            "kiln-sandbox, a run of two at once",
+            Box::new(|round| (round % 10 == 0).then(|| two_at_once(|| run(&used, &request)))),
+        ),
+        (
+            "kiln-sandbox, with a range of ids",
+            Box::new(|_| lent.then(|| timed(|| run(&used, &range)))),
+        ),
+        (
+            "bare C program",
+            Box::new(|_| Some(timed(|| succeed(&mut bare(&yardstick, &inputs))))),
+        ),
+        (
+            "bwrap --unshare-all",
+            Box::new(|_| with_bwrap.then(|| timed(|| succeed(&mut bwrap(&inputs))))),
+        ),
+    ];
+    let mut times = [const { Vec::new() }; 6];
     for round in 0..rounds {
-        times[0].push(timed(|| {
-            let outcome = launcher.run(&request, &mut |_| {}, &cancel).unwrap();
-            assert_eq!(outcome.end, End::Exited(0));
-        }));
-        times[1].push(timed(|| {
-            let launcher = Launcher::new(PathBuf::from(env!("CARGO_BIN_EXE_kiln-sandbox-child")));
-            launcher.run(&request, &mut |_| {}, &cancel).unwrap();
-        }));
-        if round % 10 == 0 {
-            times[2].push(two_at_once(&launcher, &request, &cancel));
-        }
-        times[3].push(timed(|| succeed(&mut bare(&yardstick, &inputs))));
-        if with_bwrap {
-            times[4].push(timed(|| succeed(&mut bwrap(&inputs))));
+        for ((_, measure), times) in contenders.iter().zip(&mut times) {
+            times.extend(measure(round));
         }
     }
-    let names = [
-        "kiln-sandbox",
-        "kiln-sandbox, its server started too",
-        "kiln-sandbox, a run of two at once",
-        "bare C program",
-        "bwrap --unshare-all",
-    ];
-    for (name, times) in names.into_iter().zip(&mut times) {
+    for ((name, _), times) in contenders.iter().zip(&mut times) {
         times.sort();
         match times.get(times.len() / 2) {
             Some(median) => println!("{name:<40}{:>8.2} ms", median.as_secs_f64() * 1e3),
-            None => println!("{name:<40} not installed"),
+            None => println!("{name:<40} cannot be done here"),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The parent's hold on the server that starts monitors.
 //!
 //! Executing a large program costs more than a whole small run, so one server is started
-//! for all runs of a launcher and forks one for each, ahead of time. It ends when its socket closes, that is
-//! when the last launcher is dropped or the parent dies.
+//! for all runs of a launcher and forks one for each, ahead of time. It ends when its socket
+//! closes, that is when the last launcher is dropped or the parent dies.
 
 use std::fs::File;
 use std::io;
