@@ -376,6 +376,9 @@ pub(super) fn registry(error: &RegistryError) -> Failure {
         RegistryError::Unreachable { .. } => {
             problem.hint("check the name and the network; what was sent stays there")
         }
+        RegistryError::Untrusted { .. } => problem.hint(
+            "if it is yours, name a file with its authority's certificate in `SSL_CERT_FILE`",
+        ),
         RegistryError::Logins { problem: why, .. } | RegistryError::Helper { problem: why, .. } => {
             problem.because(why.clone())
         }

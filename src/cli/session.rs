@@ -15,7 +15,7 @@ use super::library::Files;
 use super::opening;
 use super::progress::Progress;
 use super::report::{Failure, Output, Problem};
-use super::settings::Settings;
+use super::settings::{self, Settings};
 use crate::build::Builder;
 use crate::fetch::Fetcher;
 use crate::hash::{PackageName, StorePath};
@@ -69,7 +69,7 @@ impl Session {
                 Hermeticity::Required
             },
             fetcher: Fetcher::new(settings.mirrors, ureq::Proxy::try_from_env())
-                .trusting(settings.authorities),
+                .trusting(settings::authorities()),
         })
     }
 
@@ -300,6 +300,7 @@ pub(super) fn registry(reference: &Reference) -> Result<Registry, Failure> {
         reference,
         credentials,
         ureq::Proxy::try_from_env(),
+        &settings::authorities(),
     ))
 }
 

@@ -18,8 +18,6 @@ pub(super) struct Settings {
     pub project: Option<Project>,
     /// Base addresses of mirrors.
     pub mirrors: Mirrors,
-    /// Files with the certificates that this machine trusts; the first that there is counts.
-    pub authorities: Vec<PathBuf>,
 }
 
 /// A directory with a `kiln.toml`.
@@ -55,7 +53,6 @@ impl Settings {
             store: store_directory(arguments)?,
             project,
             mirrors,
-            authorities: authorities(),
         })
     }
 }
@@ -85,7 +82,9 @@ const AUTHORITIES: [&str; 4] = [
     "/etc/ssl/cert.pem",
 ];
 
-fn authorities() -> Vec<PathBuf> {
+/// Returns files with the certificates that this machine trusts; the first that there is
+/// counts.
+pub(super) fn authorities() -> Vec<PathBuf> {
     match variable("SSL_CERT_FILE") {
         Some(file) => vec![PathBuf::from(file)],
         None => AUTHORITIES.iter().map(PathBuf::from).collect(),

@@ -1,4 +1,5 @@
-//! Whose certificates are trusted.
+//! Whose certificates are trusted, where sources are fetched and where registries are spoken
+//! to.
 //!
 //! A machine may stand behind a proxy that speaks for every host with a certificate of its
 //! own, which its administrator has put into the system's list. So that list counts where
@@ -11,8 +12,9 @@ use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 /// Largest list that is read, in bytes.
 const MAX_FILE: u64 = 16 << 20;
 
-/// Returns the settings that trust what the first usable file holds.
-pub(super) fn trust(files: &[PathBuf]) -> TlsConfig {
+/// Returns the settings that trust what the first usable file holds; where none is usable,
+/// what is known to every browser.
+pub fn trust(files: &[PathBuf]) -> TlsConfig {
     let found = files
         .iter()
         .map(|path| certificates(path))

@@ -8,7 +8,7 @@
 //! space are bounded.
 
 pub mod apt;
-mod authorities;
+pub mod authorities;
 pub mod cargo;
 pub mod crates;
 pub mod deb;

@@ -38,6 +38,14 @@ pub enum RegistryError {
         /// Why.
         source: Box<ureq::Error>,
     },
+    /// Its certificate is not one of an authority that is trusted.
+    #[error("the certificate of the registry `{host}` is not trusted")]
+    Untrusted {
+        /// The registry.
+        host: String,
+        /// Why.
+        source: Box<ureq::Error>,
+    },
     /// It does not let anyone do this, or not with this login.
     #[error("the registry `{host}` does not allow to {operation}")]
     Denied {

@@ -2,6 +2,7 @@
 
 use std::io::Read as _;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use ureq::http::{Method, Request, Response, StatusCode, Uri};
 
 use super::challenge::Challenge;
 use super::{Credentials, Reference, RegistryError};
+use crate::fetch::authorities;
 
 /// Longest wait for a connection, for the first byte of an answer, and of silence. An
 /// answer to a last chunk may take as long as the registry needs to hash it all.
@@ -60,11 +62,14 @@ impl<'a> Ask<'a> {
 }
 
 impl Registry {
-    /// Prepares to speak to the registry of a reference; nothing is sent.
+    /// Prepares to speak to the registry of a reference; nothing is sent. It must show a
+    /// certificate of an authority in the first of some files that has any
+    /// ([`authorities::trust`]).
     pub fn new(
         reference: &Reference,
         credentials: Option<Credentials>,
         proxy: Option<ureq::Proxy>,
+        trusted: &[PathBuf],
     ) -> Self {
         let local = is_loopback(reference.server());
         let scheme = if local { "http" } else { "https" };
@@ -77,6 +82,7 @@ impl Registry {
             .http_status_as_error(false)
             .user_agent(concat!("kiln/", env!("CARGO_PKG_VERSION")))
             .proxy(proxy.filter(|_| !local))
+            .tls_config(authorities::trust(trusted))
             .build();
         Self {
             agent: ureq::Agent::new_with_config(config),
@@ -253,9 +259,14 @@ impl Registry {
     }
 
     fn unreachable(&self, error: ureq::Error) -> RegistryError {
-        RegistryError::Unreachable {
-            host: self.reference.host.clone(),
-            source: Box::new(error),
+        let host = self.reference.host.clone();
+        // The TLS library's own words: its error arrives in one of the input and output.
+        let untrusted = error.to_string().contains("invalid peer certificate");
+        let source = Box::new(error);
+        if untrusted {
+            RegistryError::Untrusted { host, source }
+        } else {
+            RegistryError::Unreachable { host, source }
         }
     }
 
@@ -351,7 +362,7 @@ mod tests {
             assert_eq!(is_loopback(server), local, "{server}");
         }
         let reference = "registry.example/web:1".parse().unwrap();
-        let registry = Registry::new(&reference, None, None);
+        let registry = Registry::new(&reference, None, None, &[]);
         assert!(registry.url("http://registry.example/upload").is_err());
         assert!(registry.url("https://elsewhere.example/upload").is_ok());
         assert_eq!(
