@@ -1,5 +1,7 @@
 //! Rules on where files come from.
 
+use spdx::{Expression, ParseMode};
+
 use super::{Outcome, Subject};
 use crate::hash::RelPath;
 use crate::listing::image::{Node, Origin, Provenance};
@@ -92,21 +94,10 @@ pub(super) fn licenses_allowed(subject: Subject<'_>) -> Outcome {
     })
 }
 
-/// Reads `A AND B OR C`; SPDX binds `AND` tighter than `OR`.
+/// Reads an SPDX expression; an exception (`WITH`) only adds to what its licence permits.
 fn allowed(expression: &str, subject: Subject<'_>) -> bool {
-    let plain = expression.replace(['(', ')'], " ");
-    let is_named = |license: &str| {
-        let license = license.split(" WITH ").next().unwrap_or(license).trim();
-        subject.parameters.names.contains(license)
-    };
-    // With parentheses the binding may be another: then each part must be named.
-    if expression.contains('(') {
-        return plain
-            .split(" AND ")
-            .flat_map(|part| part.split(" OR "))
-            .all(is_named);
-    }
-    plain
-        .split(" OR ")
-        .any(|choice| choice.split(" AND ").all(is_named))
+    let names = &subject.parameters.names;
+    Expression::parse_mode(expression, ParseMode::LAX).is_ok_and(|expression| {
+        expression.evaluate(|wanted| names.contains(&wanted.license.to_string()))
+    })
 }

@@ -228,14 +228,34 @@ fn of_another_s_image_origins_are_not_assessed() {
 #[test]
 fn licences_are_read_as_expressions() {
     let mut fixture = Fixture::new(&[("a", b"x", 0o444)]);
-    fixture.parameters.names = ["MIT".to_owned(), "Zlib".to_owned()].into();
+    let names = [
+        "GPL-2.0",
+        "LGPL-2.1-or-later",
+        "LicenseRef-ours",
+        "MIT",
+        "Zlib",
+    ];
+    fixture.parameters.names = names.map(str::to_owned).into();
     for (license, is_allowed) in [
         ("MIT", true),
         ("MIT AND Zlib", true),
         ("MIT AND GPL-3.0-only", false),
         ("MIT OR GPL-3.0-only", true),
-        ("(MIT OR GPL-3.0-only) AND Zlib", false),
+        ("(MIT OR GPL-3.0-only) AND Zlib", true),
+        ("(MIT AND GPL-3.0-only) OR Zlib", true),
+        ("(MIT OR Zlib) AND GPL-3.0-only", false),
+        ("MIT WITH LLVM-exception", true),
         ("GPL-3.0-only", false),
+        ("GPL-2.0", true),
+        ("GPL-2.0-or-later", false),
+        ("GPL-2.0-only", false),
+        ("LGPL-2.1-or-later", true),
+        ("LGPL-2.1-only", false),
+        ("LicenseRef-ours", true),
+        ("LicenseRef-theirs", false),
+        ("Whatever you like", false),
+        ("MIT AND", false),
+        ("", false),
     ] {
         let entry = fixture.image.entries.get_mut(&path("a")).unwrap();
         Arc::make_mut(entry.origin.as_mut().unwrap()).license = Some(license.to_owned());

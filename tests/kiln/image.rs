@@ -1,5 +1,8 @@
 //! Images: the same bytes everywhere, and policies that hold.
 
+use std::collections::BTreeSet;
+use std::path::Path;
+
 use crate::world::World;
 
 fn world() -> World {
@@ -632,4 +635,37 @@ fn an_image_that_is_made_again_reads_no_file_of_its_objects() {
     let read = world.kiln(&["image", "images/app"]);
     assert_eq!(read.status, 2, "{read:?}");
     assert!(read.stderr.contains("cannot read"), "{read:?}");
+}
+
+/// What the standard set is under must not fail the policy that comes with it.
+#[test]
+fn the_strictest_policy_allows_the_licences_of_the_standard_set() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("derivations");
+    let read = |path: &Path| std::fs::read_to_string(path).unwrap();
+    let policy: toml::Table = read(&top.join("policies/regulated.toml")).parse().unwrap();
+    let allowed: BTreeSet<&str> = policy["policy"]["rules"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|rule| rule["id"].as_str() == Some("licenses-allowed"))
+        .flat_map(|rule| rule["names"].as_array().unwrap())
+        .map(|name| name.as_str().unwrap())
+        .collect();
+    let mut count = 0;
+    for folder in ["apps", "data", "libs", "tools"] {
+        for entry in std::fs::read_dir(top.join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_none_or(|extension| extension != "toml") {
+                continue;
+            }
+            let package: toml::Table = read(&path).parse().unwrap();
+            let license = package["license"].as_str().unwrap();
+            let expression = spdx::Expression::parse(license).unwrap();
+            let is_allowed =
+                expression.evaluate(|wanted| allowed.contains(wanted.license.to_string().as_str()));
+            assert!(is_allowed, "{}: {license}", path.display());
+            count += 1;
+        }
+    }
+    assert!(count > 20, "{count}");
 }
