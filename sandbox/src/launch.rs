@@ -16,7 +16,7 @@ use crate::outcome::{End, Outcome, Usage};
 use crate::plan::{self, Caller};
 use crate::request::{SandboxRequest, Together};
 use crate::run::{Ends, Run};
-use crate::server::Server;
+use crate::server::{RUNNING, Server};
 use crate::step::Step;
 use crate::terminal;
 use crate::wire::{DESCRIPTORS, Report};
@@ -72,7 +72,7 @@ impl Launcher {
 
     /// Uses the running executable, even if its file was replaced meanwhile.
     pub fn current() -> Self {
-        Self::new(PathBuf::from("/proc/self/exe"))
+        Self::new(PathBuf::from(RUNNING))
     }
 
     /// Runs a request to its end. `log` sees what the program writes, as it writes it.

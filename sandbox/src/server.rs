@@ -4,7 +4,7 @@
 //! for all runs of a launcher and forks one for each, ahead of time. It ends when its socket
 //! closes, that is when the last launcher is dropped or the parent dies.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
@@ -17,7 +17,11 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use crate::child::CHILD_ARGUMENT;
+use crate::sys;
 use crate::wire::{DESCRIPTORS, send_descriptors};
+
+/// Names the executable that runs, even if its file was replaced meanwhile.
+pub(crate) const RUNNING: &str = "/proc/self/exe";
 
 /// A server that is running, or was.
 #[derive(Debug)]
@@ -36,9 +40,9 @@ impl Server {
             SocketFlags::CLOEXEC,
             None,
         )?;
-        let copy = private_copy(program)?;
-        let started = match &copy {
-            Some(copy) => PathBuf::from(format!("/proc/self/fd/{}", copy.as_raw_fd())),
+        let instead = unchangeable(program)?;
+        let started = match &instead {
+            Some(file) => PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())),
             None => program.to_owned(),
         };
         let child = Command::new(started)
@@ -64,18 +68,46 @@ impl Server {
     }
 }
 
-/// Returns a sealed copy in memory of an executable that its caller could change.
+/// Returns what to execute instead of an executable that its caller could change; nothing
+/// for another.
 ///
 /// A build can make its first process execute the sandbox's own executable (a script whose
 /// interpreter is `/proc/self/exe`) and so get hold of the file (CVE-2019-5736). What it
 /// holds then must not be a file of the host that it may chmod.
-fn private_copy(program: &Path) -> io::Result<Option<OwnedFd>> {
-    let mut executable = File::open(program)?;
-    let owner = executable.metadata()?.uid();
+fn unchangeable(program: &Path) -> io::Result<Option<OwnedFd>> {
+    let executable = File::open(program)?;
+    let found = executable.metadata()?;
     let writable = rustix::fs::access(program, Access::WRITE_OK).is_ok();
-    if owner != nix::unistd::geteuid().as_raw() && !writable {
+    if found.uid() != nix::unistd::geteuid().as_raw() && !writable {
         return Ok(None);
     }
+    match read_only(program, &found) {
+        Ok(mount) => Ok(Some(mount)),
+        // A copy does as well, and takes longer.
+        Err(_) => sealed_copy(executable).map(Some),
+    }
+}
+
+/// Returns an executable by a mount that only grants reading, whoever owns the file.
+fn read_only(program: &Path, expected: &Metadata) -> io::Result<OwnedFd> {
+    // A name for a mount that is in the namespace: the link leads to one that is not.
+    let path = if program == Path::new(RUNNING) {
+        std::fs::read_link(program)?
+    } else {
+        program.to_owned()
+    };
+    let mount = sys::read_only_mount(&path)?;
+    // What is there by that name now may be another file.
+    let found = rustix::fs::fstat(&mount)?;
+    if (found.st_dev, found.st_ino) == (expected.dev(), expected.ino()) {
+        Ok(mount)
+    } else {
+        Err(io::ErrorKind::NotFound.into())
+    }
+}
+
+/// Returns a copy in memory, which nobody can change.
+fn sealed_copy(mut executable: File) -> io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let copy = match memfd_create(c"kiln", flags | MemfdFlags::EXEC) {
         // Kernels before 6.3 do not know the flag, and make every such file executable.
@@ -86,7 +118,7 @@ fn private_copy(program: &Path) -> io::Result<Option<OwnedFd>> {
     io::copy(&mut executable, &mut copy)?;
     let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
     fcntl_add_seals(&copy, seals)?;
-    Ok(Some(copy.into()))
+    Ok(copy.into())
 }
 
 impl Drop for Server {

@@ -4,10 +4,14 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 use nix::libc;
 use nix::unistd::{ForkResult, Pid};
+use rustix::fs::CWD;
+use rustix::mount::{OpenTreeFlags, open_tree};
 
 use crate::wire::Used;
 
@@ -79,6 +83,49 @@ fn mount_change(mount: &OwnedFd, attributes: &libc::mount_attr, recursive: bool)
         )
     })?;
     Ok(())
+}
+
+/// Returns a mount of a file, attached nowhere, by which nobody can write to it or change
+/// its mode. Any process may ask, whether it has threads or privileges.
+///
+/// Making a mount takes a user namespace, which nothing else here must enter. So another
+/// process makes it, which shares this one's descriptors.
+pub(crate) fn read_only_mount(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)?;
+    let (mut answer, answer_writer) = io::pipe()?;
+    let flags = libc::CLONE_FILES | libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::SIGCHLD;
+    // SAFETY: no memory is shared: a copy of this thread goes on, alone, in a copy of this
+    // process. Another thread may have held a lock, so it makes nothing but system calls.
+    let process = check(unsafe {
+        libc::syscall(
+            libc::SYS_clone,
+            libc::c_long::from(flags),
+            0_usize,
+            0_usize,
+            0_usize,
+            0_usize,
+        )
+    })?;
+    if process == 0 {
+        let how = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let only = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+        let mount = open_tree(CWD, path.as_c_str(), how)
+            .map_err(io::Error::from)
+            .and_then(|mount| mount_setattr(&mount, only).map(|()| mount.into_raw_fd()));
+        let number = mount.unwrap_or(-1);
+        let told = rustix::io::write(&answer_writer, &number.to_ne_bytes());
+        exit_now(i32::from(told.is_err()));
+    }
+    // A caller that lets the kernel collect its children has nothing to wait for.
+    drop(wait_any(i32::try_from(process).map_err(io::Error::other)?));
+    drop(answer_writer);
+    let mut number = [0; size_of::<RawFd>()];
+    io::Read::read_exact(&mut answer, &mut number)?;
+    match RawFd::from_ne_bytes(number) {
+        // SAFETY: the other process opened it, in the table of both, and has ended.
+        number if number >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(number) }),
+        _ => Err(io::ErrorKind::PermissionDenied.into()),
+    }
 }
 
 /// Closes every descriptor from `first` on.

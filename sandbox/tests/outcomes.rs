@@ -5,7 +5,9 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::os::unix::fs::MetadataExt;
+use std::fs::{File, Permissions};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -251,16 +253,15 @@ fn a_killed_server_leaves_nothing_and_the_next_run_starts_another() {
             .parse()
             .unwrap();
         assert!(children().contains(&server));
-        // A build that gets hold of the server's executable holds a copy, if it could
-        // change the original.
-        let executable = std::fs::read_link(process.join("exe")).unwrap();
+        // A build that gets hold of the server's executable cannot change it, even if its
+        // owner could.
+        let executable = process.join("exe");
+        let mode = Permissions::from_mode(0o755);
+        let changed = std::fs::set_permissions(&executable, mode).map_err(|error| error.kind());
         let file = Path::new(env!("CARGO_BIN_EXE_kiln-sandbox-child"));
-        let ours = file.metadata().unwrap().uid() == nix::unistd::geteuid().as_raw();
-        assert_eq!(
-            executable.starts_with("/memfd:kiln (deleted)"),
-            ours,
-            "{executable:?}"
-        );
+        if file.metadata().unwrap().uid() == nix::unistd::geteuid().as_raw() {
+            assert_eq!(changed, Err(std::io::ErrorKind::ReadOnlyFilesystem));
+        }
         let server = nix::unistd::Pid::from_raw(server.try_into().unwrap());
         nix::sys::signal::kill(server, nix::sys::signal::Signal::SIGKILL).unwrap();
         match run.join().unwrap() {
@@ -274,6 +275,34 @@ fn a_killed_server_leaves_nothing_and_the_next_run_starts_another() {
         let ends = shell(&format!("exit {status}"));
         assert_eq!(run_with(&launcher, &ends).0.end, End::Exited(status));
     }
+}
+
+/// As after an upgrade while kiln runs.
+#[test]
+fn a_server_whose_file_has_no_name_runs_from_a_sealed_copy() {
+    let file = File::open(env!("CARGO_BIN_EXE_kiln-sandbox-child")).unwrap();
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let launcher = Launcher::new(path.into());
+    let mut copies = Vec::new();
+    let cancel = Cancel::new().unwrap();
+    let outcome = launcher.run(
+        &shell("echo heard; sleep 60"),
+        &mut |_| {
+            let executables = children()
+                .into_iter()
+                .map(|child| PathBuf::from(format!("/proc/{child}/exe")));
+            copies.extend(executables.filter(|executable| {
+                let target = std::fs::read_link(executable).unwrap_or_default();
+                target == Path::new("/memfd:kiln (deleted)")
+            }));
+            assert_eq!(copies.len(), 1);
+            let written = File::options().write(true).open(&copies[0]);
+            assert!(written.is_err());
+            cancel.cancel();
+        },
+        &cancel,
+    );
+    assert_eq!(outcome.unwrap().end, End::Cancelled);
 }
 
 /// One more kind of failure in each line.
