@@ -430,6 +430,7 @@ impl World {
     /// Starts the supervisor; returns its line to the others if this process is it.
     fn start_supervisor(&mut self) -> io::Result<Option<Line>> {
         let (theirs, ours) = supervise::line()?;
+        let processes = supervise::processes()?;
         let monitor = Pid::this();
         if let Some(process) = sys::fork()? {
             let socket = ours;
@@ -439,6 +440,7 @@ impl World {
         Ok(Some(Line {
             monitor,
             socket: theirs,
+            processes,
         }))
     }
 

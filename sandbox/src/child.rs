@@ -169,6 +169,8 @@ pub(crate) struct Line {
     pub monitor: Pid,
     /// Where the builder sends what the supervisor is asked by.
     pub socket: OwnedFd,
+    /// What the supervisor needs on older kernels.
+    pub processes: Option<OwnedFd>,
 }
 
 /// As the supervisor: answers the build's calls until none of its processes is left.
@@ -192,7 +194,8 @@ pub(crate) fn supervise(
         errors,
     } = pipes;
     drop((life, output, errors));
-    let Err(error) = supervise::supervise(supervision, processors, line.socket) else {
+    let Err(error) = supervise::supervise(supervision, processors, line.socket, line.processes)
+    else {
         sys::exit_now(SERVED)
     };
     let report = unsupervised(error.what, error.source.raw_os_error().unwrap_or(0));

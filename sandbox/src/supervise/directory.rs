@@ -68,15 +68,18 @@ impl Moved {
 #[derive(Debug)]
 pub(crate) struct Directories {
     order: DirectoryOrder,
+    /// What [`sys::processes`] opened.
+    processes: Option<OwnedFd>,
     snapshots: VecDeque<Snapshot>,
     unordered: BTreeSet<Identity>,
 }
 
 impl Directories {
     /// Has read nothing yet.
-    pub(crate) fn new(order: DirectoryOrder) -> Self {
+    pub(crate) fn new(order: DirectoryOrder, processes: Option<OwnedFd>) -> Self {
         Self {
             order,
+            processes,
             snapshots: VecDeque::new(),
             unordered: BTreeSet::new(),
         }
@@ -86,8 +89,9 @@ impl Directories {
     pub(crate) fn reply(&mut self, call: &Call) -> Result<(Reply, Option<Moved>), SuperviseError> {
         const WHAT: &str = "read a directory for a program";
         let [number, address, room, ..] = call.arguments;
+        let processes = self.processes.as_ref();
         let number = (number & 0xffff_ffff) as u32;
-        let descriptor = match sys::duplicate(call.thread, number.cast_signed()) {
+        let descriptor = match sys::duplicate(processes, call.thread, number.cast_signed()) {
             Ok(descriptor) => descriptor,
             Err(error) => return unreadable(error, WHAT),
         };
@@ -211,6 +215,8 @@ fn unreadable(
     match error.raw_os_error() {
         Some(libc::EBADF) => Ok((Reply::Proceed, None)),
         Some(libc::ESRCH) => Ok((Reply::Gone, None)),
+        Some(libc::EOPNOTSUPP) => Err(error)
+            .tried("read a directory for a thread with descriptors of its own, before Linux 6.9"),
         _ => Err(error).tried(what),
     }
 }

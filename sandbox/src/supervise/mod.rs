@@ -60,8 +60,9 @@
 //!
 //! [`Machine::Host`]: crate::request::Machine::Host
 //!
-//! x86-64 and Linux 5.19; the order of directories that a thread other than its process's
-//! first lists needs Linux 6.9. What cannot be varied ends the run with an error.
+//! x86-64 and Linux 5.19; the order of directories that a thread with descriptors of its own
+//! lists (`unshare(CLONE_FILES)`) needs Linux 6.9, and so does that of any thread whose
+//! process's first has ended. What cannot be varied ends the run with an error.
 
 mod auxv;
 mod clock;
@@ -82,6 +83,7 @@ use serde::{Deserialize, Serialize};
 use crate::validate::RequestError;
 
 pub(crate) use serve::{hand_over, line, supervise};
+pub(crate) use sys::processes;
 
 /// What the supervisor changes; `None` leaves the kernel's answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

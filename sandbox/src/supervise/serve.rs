@@ -53,6 +53,7 @@ pub(crate) fn supervise(
     supervision: &Supervision,
     cores: Option<&BTreeSet<usize>>,
     socket: OwnedFd,
+    processes: Option<OwnedFd>,
 ) -> Result<(), SuperviseError> {
     give_up_rights().tried("give up what a supervisor does not need")?;
     let mut children = SigSet::empty();
@@ -62,7 +63,7 @@ pub(crate) fn supervise(
         .tried("wait for the programs it supervises")?;
     let news = SignalFd::with_flags(&children, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
         .tried("wait for the programs it supervises")?;
-    let mut answers = Answers::new(supervision, cores)?;
+    let mut answers = Answers::new(supervision, cores, processes)?;
     let Some(listener) = take_listener(&socket)? else {
         return Ok(());
     };
@@ -136,6 +137,7 @@ impl<'a> Answers<'a> {
     fn new(
         supervision: &'a Supervision,
         cores: Option<&BTreeSet<usize>>,
+        processes: Option<OwnedFd>,
     ) -> Result<Self, SuperviseError> {
         let told = supervision.cores;
         Ok(Self {
@@ -143,7 +145,9 @@ impl<'a> Answers<'a> {
             tracer: Tracer::new(supervision),
             cores: told.map(|told| Cores::new(told, cores)).transpose()?,
             random: supervision.random_seed.map(Stream::new),
-            directories: supervision.directory_order.map(Directories::new),
+            directories: supervision
+                .directory_order
+                .map(|order| Directories::new(order, processes)),
         })
     }
 
@@ -165,7 +169,9 @@ impl<'a> Answers<'a> {
             Reply::Error(number) => Answer::Error(number),
             Reply::Proceed => Answer::Proceed,
             Reply::Repeat(_) => Answer::Error(START_AGAIN),
-            Reply::Gone => return Ok(()),
+            Reply::Gone if !waiting()? => return Ok(()),
+            // It would wait for ever.
+            Reply::Gone => return Err(io::Error::from_raw_os_error(libc::ESRCH)).tried(ANSWER),
         };
         if sys::answer(listener, call.id, answer).tried(ANSWER)? {
             return Ok(());

@@ -1,10 +1,14 @@
 //! The system calls of the supervisor that no library wraps.
 #![allow(unsafe_code)]
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::libc;
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use seccompiler::BpfProgram;
 
 use super::Call;
@@ -268,17 +272,153 @@ pub(crate) fn next_news() -> io::Result<Option<(i32, i32)>> {
     }
 }
 
-/// Returns a copy of another process's descriptor.
-pub(crate) fn duplicate(thread: i32, number: i32) -> io::Result<OwnedFd> {
-    use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
-    /// Names a thread, not only a process (Linux 6.9).
-    const THREAD: u32 = libc::O_EXCL.unsigned_abs();
-    let pid = Pid::from_raw(thread).ok_or(io::ErrorKind::InvalidInput)?;
-    let holder = pidfd_open(pid, PidfdFlags::from_bits_retain(THREAD))
-        .or_else(|_| pidfd_open(pid, PidfdFlags::empty()))?;
+/// Names a thread, not only a process (Linux 6.9).
+const THREAD: u32 = libc::O_EXCL.unsigned_abs();
+
+/// Opens what tells a thread's process, where the kernel cannot copy from a thread itself:
+/// `/proc` of now, since the supervisor comes to stand in the build's root.
+pub(crate) fn processes() -> io::Result<Option<OwnedFd>> {
+    match pidfd_open(
+        rustix::process::getpid(),
+        PidfdFlags::from_bits_retain(THREAD),
+    ) {
+        Err(Errno::INVAL) => {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            Ok(Some(rustix::fs::open("/proc", flags, Mode::empty())?))
+        }
+        named => named.map(|_| None).map_err(io::Error::from),
+    }
+}
+
+/// Returns a copy of another thread's descriptor; `processes` is what [`processes`] opened.
+///
+/// # Errors
+/// The system's; `EOPNOTSUPP` where the thread has descriptors that its process has not,
+/// before Linux 6.9.
+pub(crate) fn duplicate(
+    processes: Option<&OwnedFd>,
+    thread: i32,
+    number: i32,
+) -> io::Result<OwnedFd> {
+    let Some(processes) = processes else {
+        return copy_from(thread, number, PidfdFlags::from_bits_retain(THREAD));
+    };
+    match copy_from(thread, number, PidfdFlags::empty()) {
+        // It is not the first of its process (the second is what Linux 6.18 says).
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOENT)) => {
+            duplicate_of_process(processes, thread, number)
+        }
+        other => other,
+    }
+}
+
+/// Copies from a thread's process: nearly always, threads share their descriptors.
+fn duplicate_of_process(processes: &OwnedFd, thread: i32, number: i32) -> io::Result<OwnedFd> {
+    let copied = copy_from(process_of(processes, thread)?, number, PidfdFlags::empty());
+    let own = format!("{thread}/fd/{number}");
+    let own = match rustix::fs::statat(processes, own, AtFlags::empty()) {
+        Err(Errno::NOENT) => return Err(Errno::BADF.into()),
+        own => own?,
+    };
+    if let Ok(copied) = copied {
+        let about = rustix::fs::fstat(&copied)?;
+        if (about.st_dev, about.st_ino) == (own.st_dev, own.st_ino) {
+            return Ok(copied);
+        }
+    }
+    Err(Errno::OPNOTSUPP.into())
+}
+
+fn copy_from(holder: i32, number: i32, flags: PidfdFlags) -> io::Result<OwnedFd> {
+    let holder = Pid::from_raw(holder).ok_or(io::ErrorKind::InvalidInput)?;
+    let holder = pidfd_open(holder, flags)?;
     Ok(pidfd_getfd(
         holder.as_fd(),
         number,
         PidfdGetfdFlags::empty(),
     )?)
+}
+
+/// Returns the process that a thread belongs to.
+fn process_of(processes: &OwnedFd, thread: i32) -> io::Result<i32> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let file = match rustix::fs::openat(processes, format!("{thread}/status"), flags, Mode::empty())
+    {
+        Err(Errno::NOENT) => return Err(Errno::SRCH.into()),
+        file => File::from(file?),
+    };
+    let status = io::read_to_string(file)?;
+    let process = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
+    process
+        .and_then(|process| process.trim().parse().ok())
+        .ok_or_else(|| Errno::SRCH.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::sync::mpsc::channel;
+
+    fn proc() -> OwnedFd {
+        File::open("/proc").unwrap().into()
+    }
+
+    /// Runs something in a thread, and something else while that thread lives; both are
+    /// given what the first returned.
+    fn beside<T: Send>(of_thread: impl FnOnce() -> T + Send, then: impl FnOnce(i32, &T)) {
+        let (tell, told) = channel();
+        let (end, ended) = channel::<()>();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let thread = nix::unistd::gettid().as_raw();
+                tell.send((thread, of_thread())).unwrap();
+                assert!(ended.recv().is_err());
+            });
+            let (thread, made) = told.recv().unwrap();
+            then(thread, &made);
+            drop(end);
+        });
+    }
+
+    #[test]
+    fn a_thread_s_descriptor_is_copied_on_new_kernels_and_old_ones() {
+        let open = || File::open("/proc/self/status").unwrap();
+        beside(open, |thread, file| {
+            let proc = proc();
+            // What this kernel needs, and what an old one does.
+            for processes in [processes().unwrap(), Some(proc)] {
+                let processes = processes.as_ref();
+                let copy = duplicate(processes, thread, file.as_raw_fd()).unwrap();
+                // One position, so it is the same open file.
+                let at = rustix::fs::tell(file).unwrap() + 3;
+                rustix::fs::seek(&copy, rustix::fs::SeekFrom::Start(at)).unwrap();
+                assert_eq!(rustix::fs::tell(file).unwrap(), at);
+                let bad = duplicate(processes, thread, 1_000_000).unwrap_err();
+                assert_eq!(bad.raw_os_error(), Some(libc::EBADF));
+            }
+        });
+    }
+
+    #[test]
+    fn a_thread_with_descriptors_of_its_own_is_not_taken_for_its_process() {
+        let open = || {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_FILES).unwrap();
+            // Numbers that the process has something else at, and nothing.
+            let copy = |number| {
+                let file = File::open("/proc/self/status").unwrap();
+                // SAFETY: the call takes no memory; the number is this thread's alone.
+                check(unsafe { libc::dup2(file.as_raw_fd(), number) }.into()).unwrap();
+            };
+            copy(0);
+            copy(900);
+        };
+        beside(open, |thread, ()| {
+            let proc = proc();
+            for number in [0, 900] {
+                let error = duplicate(Some(&proc), thread, number).unwrap_err();
+                assert_eq!(error.raw_os_error(), Some(libc::EOPNOTSUPP), "{number}");
+            }
+        });
+    }
 }
