@@ -13,7 +13,7 @@ use nix::sched::CloneFlags;
 use crate::cancel::Cancel;
 use crate::error::{SandboxError, blocking_setting};
 use crate::landlock;
-use crate::launch::Launcher;
+use crate::launch::{Groups, Launcher};
 use crate::outcome::End;
 use crate::request::{Access, Ids, Node, SandboxRequest, Weakness};
 use crate::supervise::{DirectoryOrder, Supervision};
@@ -119,7 +119,11 @@ pub fn features(launcher: &Launcher) -> Vec<Feature> {
         name: "limits on a build as a whole",
         need: Need::Asked,
         state: match launcher.groups() {
-            Ok(()) => works("a process joined a control group of its own"),
+            Ok(Groups { processors: true }) => works("a process joined a control group of its own"),
+            Ok(Groups { processors: false }) => works(
+                "a process joined a control group of its own; processor time is not delegated \
+                 and not limited (`systemd-run --user --scope -p Delegate=yes kiln …`)",
+            ),
             Err(none) => missing(none.why, none.remedy),
         },
     });

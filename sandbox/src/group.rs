@@ -32,9 +32,15 @@ const PERIOD: u64 = 100_000;
 const TRIES: u32 = 2000;
 const PAUSE: Duration = Duration::from_millis(1);
 
+/// What a group limits processor time by, where it can.
+const PROCESSORS: &str = "cpu.max";
+
 /// Where groups can be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Place(PathBuf);
+pub(crate) struct Place {
+    directory: PathBuf,
+    limits_processors: bool,
+}
 
 /// Why no groups can be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,7 +72,8 @@ impl NoPlace {
                 "boot with `cgroup_no_v1=all`, or `systemd.unified_cgroup_hierarchy=1`"
             }
             Self::NotDelegated => {
-                "run kiln in a systemd user session: `systemd-run --user --scope kiln …`"
+                "run kiln in a systemd user session: \
+                 `systemd-run --user --scope -p Delegate=yes kiln …`"
             }
         }
     }
@@ -98,36 +105,46 @@ impl Place {
             .take_while(|path| path.starts_with(mount));
         above
             .chain([own.as_path()])
-            .map(|directory| Self(directory.to_owned()))
-            .find(|place| place.works(launcher))
+            .find_map(|directory| Self::at(directory, launcher))
             .ok_or(NoPlace::NotDelegated)
     }
 
-    fn works(&self, launcher: &Launcher) -> bool {
-        self.sweep();
-        if self.0.join("cgroup.subtree_control").exists() && self.is_own_root() {
-            // The root of all gives no controllers on its own account; if it refuses, the
-            // group made below has none.
+    /// Returns a directory as a place, if groups can be made and made use of there.
+    fn at(directory: &Path, launcher: &Launcher) -> Option<Self> {
+        let mut place = Self {
+            directory: directory.to_owned(),
+            limits_processors: false,
+        };
+        place.sweep();
+        let group = place.make().ok()?;
+        let limits = |file: &&str| group.path().join(file).exists();
+        if !NEEDED.iter().all(limits) {
+            // Neither the root of all groups nor one that was just delegated gives its
+            // children controllers on its own account. One with processes in it refuses.
+            std::fs::write(directory.join("cgroup.subtree_control"), "+memory +pids").ok()?;
+            // Without this one, a group limits what it can.
             drop(std::fs::write(
-                self.0.join("cgroup.subtree_control"),
-                "+memory +pids +cpu",
+                directory.join("cgroup.subtree_control"),
+                "+cpu",
             ));
         }
-        let Ok(group) = self.make() else {
-            return false;
-        };
-        NEEDED.iter().all(|file| group.path().join(file).exists())
-            && trial::perform(launcher, Trial::Join(group.path().to_owned())).is_ok()
+        place.limits_processors = limits(&PROCESSORS);
+        let joined = trial::perform(launcher, Trial::Join(group.path().to_owned()));
+        (NEEDED.iter().all(limits) && joined.is_ok()).then_some(place)
     }
 
-    /// Returns whether this is the root of all groups, which alone has no `cgroup.type`.
-    fn is_own_root(&self) -> bool {
-        !self.0.join("cgroup.type").exists()
+    /// Tells whether groups limit processor time here, too.
+    pub(crate) fn limits_processors(&self) -> bool {
+        self.limits_processors
     }
 
     /// Removes empty groups whose maker is dead.
     fn sweep(&self) {
-        for entry in std::fs::read_dir(&self.0).into_iter().flatten().flatten() {
+        for entry in std::fs::read_dir(&self.directory)
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
             let name = entry.file_name();
             let maker = name.to_str().and_then(|name| {
                 let (maker, _) = name.strip_prefix(PREFIX)?.split_once('-')?;
@@ -146,7 +163,7 @@ impl Place {
         loop {
             let number = NEXT.fetch_add(1, Ordering::Relaxed);
             let path = self
-                .0
+                .directory
                 .join(format!("{PREFIX}{}-{number}", std::process::id()));
             match std::fs::create_dir(&path) {
                 Ok(()) => return Ok(Group(path)),
@@ -189,10 +206,10 @@ impl Group {
             write("pids.max", processes.to_string())?;
         }
         if let Some(processors) = limits.processors
-            && self.0.join("cpu.max").exists()
+            && self.0.join(PROCESSORS).exists()
         {
             write(
-                "cpu.max",
+                PROCESSORS,
                 format!("{} {PERIOD}", u64::from(processors) * PERIOD),
             )?;
         }

@@ -50,6 +50,13 @@ pub struct Launcher {
     caller: Arc<OnceLock<Caller>>,
 }
 
+/// What runs can be limited in as a whole, besides memory and processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Groups {
+    /// Processor time ([`Together::processors`]); where not, that limit is none.
+    pub processors: bool,
+}
+
 /// Why runs cannot be limited as a whole, and what to change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NoGroups {
@@ -146,9 +153,11 @@ impl Launcher {
     ///
     /// # Errors
     /// Why not, and what to change.
-    pub fn groups(&self) -> Result<(), NoGroups> {
+    pub fn groups(&self) -> Result<Groups, NoGroups> {
         match self.place() {
-            Ok(_) => Ok(()),
+            Ok(place) => Ok(Groups {
+                processors: place.limits_processors(),
+            }),
             Err(none) => Err(NoGroups {
                 why: none.to_string(),
                 remedy: none.remedy(),

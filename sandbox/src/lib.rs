@@ -70,7 +70,7 @@ pub use cancel::Cancel;
 pub use child::enter_if_asked;
 pub use error::SandboxError;
 pub use features::{Feature, FeatureState, Need, features};
-pub use launch::{Keyboard, Launcher, NoGroups, Stream};
+pub use launch::{Groups, Keyboard, Launcher, NoGroups, Stream};
 pub use lock::Lock;
 pub use outcome::{End, Outcome, Usage};
 pub use plan::{Caller, Power, steps};

@@ -239,7 +239,7 @@ pub struct Together {
     pub memory_bytes: Option<u64>,
     /// Processes and threads, those of the sandbox included.
     pub processes: Option<u64>,
-    /// Processor time: that of so many processors.
+    /// Processor time: that of so many processors, where the host delegates that too.
     pub processors: Option<u32>,
 }
 
@@ -320,7 +320,8 @@ impl Weakness {
             Self::Landlock => "add `landlock` to the kernel's boot parameter `lsm=`",
             Self::RootOutside => {
                 "build as an ordinary user; or give the container `CAP_SYS_ADMIN` and all user \
-                 ids, and keep the store on a file system that maps ids, such as ext4 or xfs"
+                 ids, and keep the store on a file system that maps ids, such as ext4 or xfs \
+                 (tmpfs does from Linux 6.3 on)"
             }
         }
     }

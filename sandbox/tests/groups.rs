@@ -6,10 +6,10 @@
 mod common;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command};
 use std::time::Duration;
 
-use kiln_sandbox::{Cancel, End, Launcher, SandboxRequest, Together};
+use kiln_sandbox::{Cancel, End, Groups, Launcher, SandboxRequest, Together};
 
 use common::{launcher, printed, run_with, shell};
 
@@ -17,7 +17,7 @@ use common::{launcher, printed, run_with, shell};
 fn grouping() -> Option<Launcher> {
     let launcher = launcher();
     match launcher.groups() {
-        Ok(()) => Some(launcher),
+        Ok(_) => Some(launcher),
         Err(none) => {
             println!("skipped: {} ({})", none.why, none.remedy);
             None
@@ -65,6 +65,66 @@ fn groups_of(process: u32) -> Vec<PathBuf> {
     found
 }
 
+fn until(done: impl Fn() -> bool) -> bool {
+    (0..3000).any(|_| {
+        std::thread::sleep(Duration::from_millis(20));
+        done()
+    })
+}
+
+/// Starts another parent, and returns it and its run's group when processes are in that.
+fn hold(word: &str) -> (Child, PathBuf) {
+    let parent = Command::new(env!("CARGO_BIN_EXE_kiln-sandbox-child"))
+        .args(["--hold", word])
+        .spawn()
+        .unwrap();
+    let group = || {
+        groups_of(parent.id()).into_iter().find(|path| {
+            std::fs::read_to_string(path.join("cgroup.procs"))
+                .is_ok_and(|text| text.lines().count() > 2)
+        })
+    };
+    assert!(until(|| group().is_some()));
+    let found = group().unwrap();
+    (parent, found)
+}
+
+/// As systemd makes them for a service with `Delegate=` and `DelegateSubgroup=`: kiln is in
+/// a group below one that gives its children no controllers until somebody says so.
+#[test]
+fn a_group_that_was_just_delegated_is_used() {
+    let Some(_) = grouping() else { return };
+    let (mut parent, group) = hold(&format!("word-{}-delegated", std::process::id()));
+    parent.kill().unwrap();
+    parent.wait().unwrap();
+    let delegated = group.with_file_name(format!("test-{}", std::process::id()));
+    let inner = delegated.join("inner");
+    std::fs::create_dir_all(&inner).unwrap();
+    let output = Command::new("sh")
+        .args([
+            "-c",
+            "echo $$ > \"$1/cgroup.procs\" && exec \"$2\" --probe",
+            "sh",
+        ])
+        .arg(&inner)
+        .arg(env!("CARGO_BIN_EXE_kiln-sandbox-child"))
+        .output()
+        .unwrap();
+    let given = std::fs::read_to_string(delegated.join("cgroup.subtree_control")).unwrap();
+    assert!(until(
+        || std::fs::remove_dir(&inner).is_ok() || !inner.exists()
+    ));
+    std::fs::remove_dir(&delegated).unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        said.contains("limits on a build as a whole: works"),
+        "{said}"
+    );
+    for one in ["memory", "pids"] {
+        assert!(given.split_whitespace().any(|name| name == one), "{given}");
+    }
+}
+
 #[test]
 fn all_processes_together_have_so_much_memory() {
     let Some(launcher) = grouping() else { return };
@@ -104,6 +164,9 @@ fn all_processes_together_are_so_many() {
 #[test]
 fn all_processes_together_use_so_many_processors() {
     let Some(launcher) = grouping() else { return };
+    if launcher.groups() != Ok(Groups { processors: true }) {
+        return println!("skipped: processor time is not delegated");
+    }
     if std::thread::available_parallelism().map_or(1, usize::from) < 2 {
         return println!("skipped: there is one processor");
     }
@@ -119,8 +182,20 @@ fn all_processes_together_use_so_many_processors() {
     };
     let one = used(Some(1));
     assert!(one < 1.2, "{one}");
-    let all = used(None);
-    assert!(all > one * 1.2, "{all} of {one}");
+    // A machine that has other things to do gives less at times.
+    let all: Vec<f64> = std::iter::repeat_with(|| used(None))
+        .take(10)
+        .scan(false, |enough, all| {
+            (!*enough).then(|| {
+                *enough = all > one * 1.2;
+                all
+            })
+        })
+        .collect();
+    assert!(
+        all.last().is_some_and(|all| *all > one * 1.2),
+        "{all:?} of {one}"
+    );
 }
 
 #[test]
@@ -165,25 +240,12 @@ fn no_group_remains() {
 fn what_a_killed_parent_leaves_is_swept_away() {
     let Some(_) = grouping() else { return };
     let word = format!("word-{}-group", std::process::id());
-    let mut parent = Command::new(env!("CARGO_BIN_EXE_kiln-sandbox-child"))
-        .args(["--hold", &word])
-        .spawn()
-        .unwrap();
-    let until = |done: &dyn Fn() -> bool| {
-        (0..600).any(|_| {
-            std::thread::sleep(Duration::from_millis(20));
-            done()
-        })
-    };
+    let (mut parent, _) = hold(&word);
     let process = parent.id();
-    assert!(until(&|| groups_of(process).iter().any(|path| {
-        std::fs::read_to_string(path.join("cgroup.procs"))
-            .is_ok_and(|text| text.lines().count() > 2)
-    })));
     parent.kill().unwrap();
     parent.wait().unwrap();
     // The next launcher looks for a place, and finds what is left when all in it is dead.
-    assert!(until(&|| {
+    assert!(until(|| {
         launcher().groups().unwrap();
         groups_of(process).is_empty()
     }));

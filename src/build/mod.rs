@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use kiln_sandbox::{Cancel, End, Launcher, SandboxError, SandboxRequest, Weakness};
+use kiln_sandbox::{Cancel, End, Groups, Launcher, SandboxError, SandboxRequest, Weakness};
 
 use crate::action::{Action, ActionKind, COMMAND, scratch_path};
 use crate::derivation::Limits;
@@ -312,14 +312,19 @@ pub fn memory_bytes(limits: &Limits) -> u64 {
 /// Tells once, to whoever wants to know much, that builds have no limit as a whole.
 fn tell_ungrouped(launcher: &Launcher) {
     static TOLD: AtomicBool = AtomicBool::new(false);
-    if let Err(none) = launcher.groups()
-        && !TOLD.swap(true, Ordering::Relaxed)
-    {
-        tracing::info!(
+    let groups = launcher.groups();
+    if groups == Ok(Groups { processors: true }) || TOLD.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    match groups {
+        Ok(_) => tracing::info!(
+            "processor time of a build as a whole is not limited: it is not delegated"
+        ),
+        Err(none) => tracing::info!(
             "memory and processes of a build as a whole are not limited: {}; {}",
             none.why,
             none.remedy
-        );
+        ),
     }
 }
 
