@@ -119,7 +119,7 @@ fn with_holder<T>(
         let entered = enter().and_then(|()| Ok(rustix::io::write(&ready_writer, b"!")?));
         // The other end is closed when all is taken, or when who would take it is dead.
         let waited = entered.and_then(|_| (&over).read(&mut [0]));
-        sys::exit_now(if waited.is_ok() { 0 } else { 1 })
+        sys::exit_now(i32::from(waited.is_err()))
     };
     drop((ready_writer, over));
     let taken = (&ready).read_exact(&mut [0]).and_then(|()| take(holder));

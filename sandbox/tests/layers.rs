@@ -5,7 +5,7 @@
 
 mod common;
 
-use kiln_sandbox::{Access, Caller, End, SandboxRequest, Step, steps};
+use kiln_sandbox::{Access, Caller, End, FeatureState, SandboxRequest, Step, features, steps};
 
 use common::{bind, launcher, shell};
 
@@ -47,8 +47,21 @@ fn landlock_leaves_what_is_granted() {
     assert_eq!(end(&request, |_| false), End::Exited(0));
 }
 
+/// Returns whether Landlock keeps signals in here: its version 6 does (Linux 6.12).
+fn knows_signals() -> bool {
+    let found = features(&launcher());
+    let landlock = found.iter().find(|feature| feature.name == "Landlock");
+    match landlock.map(|feature| &feature.state) {
+        Some(FeatureState::Works { note }) => !note.contains("signals"),
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn landlock_keeps_signals_in() {
+    if !knows_signals() {
+        return println!("skipped: Landlock is older than version 6 here");
+    }
     let request = shell("sleep 60 & kill -TERM $! || exit 4; kill -0 1 2>/dev/null || exit 3");
     assert_eq!(end(&request, |_| false), End::Exited(3));
     assert_eq!(end(&request, landlock), End::Exited(0));

@@ -67,7 +67,9 @@ fn what_was_used_is_measured() {
         request
             .nodes
             .push(bind("/disk", directory.path(), Access::ReadWrite));
-        run_with(&launcher(), &request).0.usage
+        let (outcome, log) = run_with(&launcher(), &request);
+        assert_eq!(outcome.end, End::Exited(0), "{log}");
+        outcome.usage
     };
     let (small, large) = (write(1, "/disk"), write(32, "/disk"));
     assert!(large.peak_memory_bytes > small.peak_memory_bytes + (20 << 20));

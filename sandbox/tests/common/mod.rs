@@ -33,7 +33,8 @@ pub fn shell(script: &str) -> SandboxRequest {
     }
     request.environment = BTreeMap::from([("PATH".to_owned(), "/usr/bin:/usr/sbin".to_owned())]);
     "/tmp".clone_into(&mut request.working_directory);
-    request.limits.wall = Some(Duration::from_secs(60));
+    // Far more than any test takes on a slow machine.
+    request.limits.wall = Some(Duration::from_mins(5));
     request
 }
 

@@ -29,7 +29,7 @@ fn namespaces_here() -> BTreeSet<String> {
     // That of time is entered by children.
     let kinds = ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"];
     kinds
-        .map(|kind| link(&format!("/proc/self/ns/{kind}").as_ref()).unwrap())
+        .map(|kind| link(format!("/proc/self/ns/{kind}").as_ref()).unwrap())
         .into()
 }
 
