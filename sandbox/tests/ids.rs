@@ -512,5 +512,10 @@ fn lent_ids_leave_nothing_after_many_failing_runs() {
         assert_eq!(end(&slow).unwrap(), End::WallLimit);
         assert!(matches!(end(&missing), Err(SandboxError::Step { .. })));
     }
-    assert_eq!((mounts(), processes()), before);
+    // The host may unmount something meanwhile, as when a user logs out.
+    let after = (mounts(), processes());
+    assert!(
+        after.0 <= before.0 && after.1 == before.1,
+        "{after:?}, {before:?}"
+    );
 }

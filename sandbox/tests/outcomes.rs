@@ -282,7 +282,17 @@ fn a_killed_server_leaves_nothing_and_the_next_run_starts_another() {
 /// As after an upgrade while kiln runs.
 #[test]
 fn a_server_whose_file_has_no_name_runs_from_a_sealed_copy() {
-    let file = File::open(env!("CARGO_BIN_EXE_kiln-sandbox-child")).unwrap();
+    // Only a file that its user could change is not run itself.
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let own = directory.path().join("own");
+    let copied = Command::new("cp")
+        .args([
+            env!("CARGO_BIN_EXE_kiln-sandbox-child").as_ref(),
+            own.as_path(),
+        ])
+        .status();
+    assert!(copied.unwrap().success());
+    let file = File::open(&own).unwrap();
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     let launcher = Launcher::new(path.into());
     let mut copies = Vec::new();
@@ -391,7 +401,12 @@ fn nothing_remains_of_a_thousand_failures() {
     let launcher = launcher();
     let kinds = run_all(&launcher, &path);
     drop(launcher);
-    assert_eq!(remains(), before);
+    let after = remains();
+    // The host may unmount something meanwhile, as when a user logs out.
+    assert!(
+        after[0] <= before[0] && after[1..] == before[1..],
+        "{after:?}, {before:?}"
+    );
     assert_eq!(kinds.iter().sum::<usize>(), 1000);
     // No run succeeded, and there were runs that ended and runs that did not start.
     assert!(
