@@ -40,8 +40,8 @@ pub fn run() -> ExitCode {
             };
         }
     };
-    start_tracing(arguments.verbose);
     let output = Output::new(&arguments);
+    start_tracing(&output);
     let result = dispatch(&arguments, &output);
     match result {
         Ok(Answer::Yes) => ExitCode::SUCCESS,
@@ -84,13 +84,14 @@ fn dispatch(arguments: &Arguments, output: &Output) -> Result<Answer, Failure> {
     }
 }
 
-fn start_tracing(verbose: bool) {
+fn start_tracing(output: &Output) {
     use tracing_subscriber::EnvFilter;
-    let default = if verbose { "kiln=debug" } else { "kiln=warn" };
+    let default = if output.verbose { "kiln=debug" } else { "kiln=warn" };
     let filter = EnvFilter::try_from_env("KILN_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(output.color)
         // If nobody listens any more, that is no reason to stop: it would be told to stderr.
         .log_internal_errors(false)
         .without_time()
