@@ -86,7 +86,11 @@ fn dispatch(arguments: &Arguments, output: &Output) -> Result<Answer, Failure> {
 
 fn start_tracing(output: &Output) {
     use tracing_subscriber::EnvFilter;
-    let default = if output.verbose { "kiln=debug" } else { "kiln=warn" };
+    let default = if output.verbose {
+        "kiln=debug"
+    } else {
+        "kiln=warn"
+    };
     let filter = EnvFilter::try_from_env("KILN_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
