@@ -81,7 +81,8 @@ pub enum SandboxError {
 
 /// What a supervisor needs of the host.
 const SUPERVISOR: &str = "a supervisor needs Linux 5.19 or later (6.9 where threads with \
-     descriptors of their own list directories), and a host that lets its own processes be traced and filtered";
+     descriptors of their own list directories), and a host that lets its own processes be \
+     traced and filtered";
 
 /// What keeps a program that maps ids from doing so.
 const UNMAPPED: &str = "let `newuidmap` and `newgidmap` have their privilege (setuid root, or file \

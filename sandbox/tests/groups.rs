@@ -183,19 +183,7 @@ fn all_processes_together_use_so_many_processors() {
     let one = used(Some(1));
     assert!(one < 1.2, "{one}");
     // A machine that has other things to do gives less at times.
-    let all: Vec<f64> = std::iter::repeat_with(|| used(None))
-        .take(10)
-        .scan(false, |enough, all| {
-            (!*enough).then(|| {
-                *enough = all > one * 1.2;
-                all
-            })
-        })
-        .collect();
-    assert!(
-        all.last().is_some_and(|all| *all > one * 1.2),
-        "{all:?} of {one}"
-    );
+    assert!((0..10).any(|_| used(None) > one * 1.2), "{one}");
 }
 
 #[test]

@@ -19,7 +19,7 @@ use kiln_sandbox::{
     Step, Supervision,
 };
 
-use common::{bind, run_with, shell};
+use common::{bind, mounts, run_with, shell};
 use lent::User;
 
 /// Names the sandbox's executable, where a test runs the others again.
@@ -464,12 +464,6 @@ fn lent_ids_are_checked_like_every_lock() {
 #[test]
 fn lent_ids_leave_nothing_after_many_failing_runs() {
     let Some(launcher) = lent_here() else { return };
-    let mounts = || {
-        std::fs::read_to_string("/proc/self/mountinfo")
-            .unwrap()
-            .lines()
-            .count()
-    };
     let word = format!("word-{}-lent", std::process::id());
     let processes = || {
         std::fs::read_dir("/proc")
@@ -512,10 +506,5 @@ fn lent_ids_leave_nothing_after_many_failing_runs() {
         assert_eq!(end(&slow).unwrap(), End::WallLimit);
         assert!(matches!(end(&missing), Err(SandboxError::Step { .. })));
     }
-    // The host may unmount something meanwhile, as when a user logs out.
-    let after = (mounts(), processes());
-    assert!(
-        after.0 <= before.0 && after.1 == before.1,
-        "{after:?}, {before:?}"
-    );
+    assert_eq!((mounts(), processes()), before);
 }

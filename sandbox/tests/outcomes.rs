@@ -17,7 +17,7 @@ use kiln_sandbox::{
     steps,
 };
 
-use common::{bind, compile, launcher, run_with, shell};
+use common::{bind, compile, launcher, mounts, run_with, shell};
 
 const FORKS: &str = "#include <stdlib.h>\n#include <unistd.h>\n\
     int main(int argc, char **argv) { for (int i = atoi(argv[1]); i > 0; i--) {\n\
@@ -346,7 +346,6 @@ fn failing(path: &Path, number: usize) -> (SandboxRequest, bool) {
 
 /// Returns mounts, children, descriptors, and what lies in temporary directories for us.
 fn remains() -> [usize; 4] {
-    let lines = |path: &str| std::fs::read_to_string(path).unwrap().lines().count();
     let entries = |path: &str, of: &str| {
         std::fs::read_dir(path).map_or(0, |entries| {
             let names = entries.map(|entry| entry.unwrap().file_name());
@@ -356,7 +355,7 @@ fn remains() -> [usize; 4] {
         })
     };
     [
-        lines("/proc/self/mountinfo"),
+        mounts(),
         children().len(),
         entries("/proc/self/fd", ""),
         entries("/tmp", "kiln-sandbox") + groups(Path::new("/sys/fs/cgroup")),
@@ -401,12 +400,7 @@ fn nothing_remains_of_a_thousand_failures() {
     let launcher = launcher();
     let kinds = run_all(&launcher, &path);
     drop(launcher);
-    let after = remains();
-    // The host may unmount something meanwhile, as when a user logs out.
-    assert!(
-        after[0] <= before[0] && after[1..] == before[1..],
-        "{after:?}, {before:?}"
-    );
+    assert_eq!(remains(), before);
     assert_eq!(kinds.iter().sum::<usize>(), 1000);
     // No run succeeded, and there were runs that ended and runs that did not start.
     assert!(

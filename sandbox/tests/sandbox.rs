@@ -133,7 +133,6 @@ fn nothing_can_be_written_but_what_was_granted() {
     assert_eq!(run("touch /tmp/file /dev/shm/file").0, End::Exited(0));
 }
 
-/// A directory below `/dev` is no device: it is mapped, sealed and written like any other.
 /// Returns the kernel's version.
 fn kernel() -> (u32, u32) {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
@@ -141,6 +140,7 @@ fn kernel() -> (u32, u32) {
     (numbers.next().unwrap(), numbers.next().unwrap())
 }
 
+/// A directory below `/dev` is no device: it is mapped, sealed and written like any other.
 #[test]
 fn a_directory_in_shared_memory_is_granted_like_any_other() {
     let directory = tempfile::tempdir_in("/dev/shm").unwrap();
